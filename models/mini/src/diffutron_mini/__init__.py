@@ -1,0 +1,1 @@
+"""Weights, tokenizers, cards and a small sample corpus; no code."""

@@ -1,0 +1,67 @@
+"""Results to stdout, everything else to stderr; progress that suits a terminal and a log alike."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="mini, mini-base, a folder, or a hub id (org/name[@revision]).")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. lora.r=64.")
+]
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def note(message: str) -> None:
+    """A line for people."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class ProgressLine:
+    """One line that is rewritten on a terminal, and repeated every few seconds in a log."""
+
+    def __init__(self, *, every_seconds: float = 10.0) -> None:
+        self.live = sys.stderr.isatty()
+        self.every = 0.1 if self.live else every_seconds
+        self._shown, self._width = -1e9, 0
+
+    def show(self, text: str, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self._shown < self.every:
+            return
+        self._shown = now
+        if self.live:
+            print("\r" + text.ljust(self._width), end="\n" if last else "", file=sys.stderr, flush=True)
+            self._width = 0 if last else len(text)
+        else:
+            note(text)
+
+
+def duration(seconds: float) -> str:
+    """``3h05m``, ``12m``, ``45s``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s" if seconds < 600 else f"{seconds // 60}m"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+
+
+def count(number: float) -> str:
+    """``950``, ``41.2k``, ``3.0M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"

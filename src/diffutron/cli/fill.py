@@ -1,0 +1,37 @@
+"""``diffutron fill TEXT``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, print_json
+
+
+def fill(
+    text: Annotated[str, typer.Argument(help="A text with one or more [MASK].")],
+    model: ModelOption = "mini",
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many ways to fill it.")] = 5,
+    json: JsonOption = False,
+    offline: OfflineOption = False,
+) -> None:
+    """Fill the masks of a text; several masks are filled jointly."""
+    from diffutron.errors import InputError
+    from diffutron.generation.template import MASK
+    from diffutron.model.names import go_offline
+
+    if offline:
+        go_offline()
+    if not text.strip():
+        raise InputError("the text is empty; give a text with [MASK]")
+    if not MASK.search(text):  # before the model is loaded
+        raise InputError(f"the text has no mask: {text[:60]!r}; put [MASK] where a word is to be filled in")
+    from diffutron.api import load
+
+    ways = load(model).fill(text, top_k=top_k)
+    if json:
+        print_json([{"text": way.text, "tokens": list(way.tokens), "score": way.score} for way in ways])
+    else:
+        for way in ways:
+            print(f"{way.score:8.4f}  {way.text}")

@@ -1,0 +1,66 @@
+"""The ``diffutron`` command: registers the commands and turns every error into one line and exit code 1."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from diffutron.cli import data, demo, estimate, evaluate, fill, generate, merge, recipes, train
+from diffutron.errors import DiffutronError
+
+app = typer.Typer(
+    name="diffutron", help="Diffusion language models made from encoders, for Turkish.",
+    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+)  # fmt: skip
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.add_typer(evaluate.app, name="eval")
+app.command("fill")(fill.fill)
+app.command("generate")(generate.generate)
+app.command("merge")(merge.merge)
+app.command("estimate")(estimate.estimate)
+app.add_typer(recipes.app, name="recipe")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from diffutron import __version__
+
+        print(f"diffutron {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; never a traceback for what a user can mend."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except DiffutronError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)

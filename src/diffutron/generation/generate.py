@@ -1,0 +1,124 @@
+"""Prompts to completions: canvases for the sampler, and its steps read back as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffutron.corpus.document import text_digest
+from diffutron.errors import InputError
+from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
+from diffutron.model import Denoiser
+from diffutron.tokens.codec import TextCodec
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text.
+
+    Attributes:
+        text: the prompt exactly as typed, then the completion.
+        finish_reason: "stop" if the model ended the text itself, "length" if the canvas was full.
+        num_steps: denoiser calls.
+        closest: the nearest the sampler came to another outcome (see ``DenoisingStep.closest``).
+    """
+
+    prompt: str
+    completion: str
+    text: str
+    finish_reason: FinishReason
+    num_steps: int
+    seed: int
+    closest: float
+
+    def as_dict(self) -> dict[str, str | int]:
+        return {
+            "prompt": self.prompt, "completion": self.completion, "text": self.text,
+            "finish_reason": self.finish_reason, "num_steps": self.num_steps, "seed": self.seed,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to make."""
+
+    prompt: str
+    max_new_tokens: int = 64
+    seed: int = 0
+    sample: int = 0
+    """tells samples of one prompt and seed apart"""
+
+
+class Generator:
+    """Makes completions with one model; holds what does not change between requests."""
+
+    def __init__(self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False) -> None:
+        self.denoiser, self.codec = denoiser, codec
+        self.end_id = codec.end_id if learned_end else None
+        self.forbidden = _never_generated(codec, int(denoiser.model.config.vocab_size))
+
+    def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
+        """The denoising of all requests at once; streaming and waiting both read this."""
+        canvases = [self.canvas(request) for request in requests]
+        yield from denoise(
+            self.denoiser, canvases, settings, mask_id=self.codec.mask_id, pad_id=self.codec.pad_id,
+            forbidden=self.forbidden, end_id=self.end_id,
+        )  # fmt: skip
+
+    def complete(self, requests: Sequence[Request], settings: SamplerSettings) -> list[Completion]:
+        """All completions, in the order of the requests."""
+        last: dict[int, DenoisingStep] = {}
+        closest = [float("inf")] * len(requests)
+        for step in self.steps(requests, settings):
+            last[step.row] = step
+            closest[step.row] = min(closest[step.row], step.closest)
+        return [self.read(request, last[row], closest=closest[row]) for row, request in enumerate(requests)]
+
+    def canvas(self, request: Request) -> Canvas:
+        """``<s> prompt`` and as many masks as asked for; no ``</s>``, which would promise that the text ends there.
+
+        Raises:
+            InputError: prompt and new tokens do not fit into the model's context.
+        """
+        prompt = self.codec.encode(request.prompt)
+        room = self.denoiser.max_positions - 1 - len(prompt)
+        if request.max_new_tokens < 1:
+            raise InputError(f"--max-new-tokens must be at least 1, not {request.max_new_tokens}")
+        if request.max_new_tokens > room:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens and {request.max_new_tokens} are to follow, but the model reads "
+                f"at most {self.denoiser.max_positions}; shorten the prompt or lower --max-new-tokens"
+            )
+        start = 1 + len(prompt)
+        return Canvas(
+            tokens=(self.codec.start_id, *prompt, *[self.codec.mask_id] * request.max_new_tokens),
+            free=tuple(range(start, start + request.max_new_tokens)),
+            key=(request.seed, text_digest(request.prompt), request.sample),
+        )
+
+    def read(self, request: Request, step: DenoisingStep, *, closest: float = float("nan")) -> Completion:
+        """The text of a row as it stands; hidden positions leave nothing behind."""
+        prompt = self.codec.encode(request.prompt)
+        new = step.tokens[1 + len(prompt) :]
+        completion = self.codec.decode_after(prompt, new)
+        if not request.prompt or request.prompt[-1].isspace():
+            completion = completion.lstrip(" ")
+        ended = self.end_id is not None and self.end_id in new
+        return Completion(
+            prompt=request.prompt, completion=completion, text=request.prompt + completion,
+            finish_reason="stop" if ended else "length", num_steps=step.step, seed=request.seed, closest=closest,
+        )  # fmt: skip
+
+
+def _never_generated(codec: TextCodec, vocabulary: int) -> Tensor:
+    """Special tokens, ``<unk>``, and rows of the vocabulary that belong to no piece."""
+    forbidden = torch.zeros(vocabulary, dtype=torch.bool)
+    forbidden[[index for index in codec.special_ids if index < vocabulary]] = True
+    forbidden[len(codec) :] = True
+    return forbidden

@@ -1,0 +1,7 @@
+"""Any transformers encoder with an MLM head as a denoiser; LoRA, checkpoints, import."""
+
+from diffutron.model.checkpoint import Loaded, load_model, save_adapter, save_model
+from diffutron.model.denoiser import Denoiser
+from diffutron.model.lora import LoraSettings, add_lora, merge_lora
+
+__all__ = ["Denoiser", "Loaded", "LoraSettings", "add_lora", "load_model", "merge_lora", "save_adapter", "save_model"]

@@ -1,0 +1,189 @@
+"""Plain Hugging Face folders in and out: safetensors and JSON, visible in one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from diffutron.errors import CheckpointError, ModelError
+from diffutron.model.denoiser import Denoiser
+from diffutron.model.families import family_of
+from diffutron.model.lora import merge_lora
+from diffutron.model.names import is_offline, resolve_model
+
+DIFFUSION_CONFIG = "diffusion_config.json"
+MAX_SHARD_SIZE = "44MB"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A denoiser with its tokenizer and its ``diffusion_config.json`` (empty for a plain checkpoint)."""
+
+    name: str
+    denoiser: Denoiser
+    tokenizer: PreTrainedTokenizerFast
+    diffusion: dict[str, Any]
+
+
+def load_model(name: str, *, device: torch.device | str = "cpu") -> Loaded:
+    """Load a checkpoint, or an adapter merged into the base it names, as fp32 in evaluation mode.
+
+    Raises:
+        ModelError: unknown name, decoder or other architecture, or a checkpoint that lacks weights.
+    """
+    place = resolve_model(name)
+    folder = place if isinstance(place, Path) else None
+    if folder is not None and (folder / "adapter_config.json").is_file():
+        return _load_adapter(name, folder, device)
+    # A model name may carry a revision: org/name@rev.
+    repository, _, revision = str(place).partition("@") if folder is None else (str(folder), "", "")
+    where = {"revision": revision or None, "local_files_only": folder is not None or is_offline()}
+    with _quiet(), _explained(name):
+        config = AutoConfig.from_pretrained(repository, **where)
+        family_of(config, name=name)
+        model, info = AutoModelForMaskedLM.from_pretrained(
+            repository, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **where
+        )
+        tokenizer = AutoTokenizer.from_pretrained(repository, **where)
+    if info["missing_keys"]:
+        raise ModelError(f"{name}: weights are missing, for one {sorted(info['missing_keys'])[0]!r}")
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(f"{name}: has no fast tokenizer (tokenizer.json)")
+    diffusion = read_json(folder / DIFFUSION_CONFIG) if folder and (folder / DIFFUSION_CONFIG).is_file() else {}
+    return Loaded(name, Denoiser(model, name=name).to(device).eval(), tokenizer, diffusion)
+
+
+def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded:
+    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base_name:
+        raise ModelError(f"{name}: adapter_config.json names no base model")
+    # A relative folder is meant from the adapter's own place.
+    sibling = (folder / base_name).resolve()
+    base = load_model(str(sibling) if sibling.is_dir() else base_name, device=device)
+    with _quiet(), _explained(name):
+        peft_model = PeftModel.from_pretrained(base.denoiser.model, str(folder))
+        merge_lora(peft_model)
+    diffusion = read_json(folder / DIFFUSION_CONFIG) if (folder / DIFFUSION_CONFIG).is_file() else base.diffusion
+    return Loaded(name, base.denoiser.eval(), base.tokenizer, diffusion)
+
+
+def save_model(
+    folder: Path, denoiser: Denoiser, tokenizer: PreTrainedTokenizerFast, diffusion: dict[str, Any],
+    *, dtype: torch.dtype = torch.float32,
+) -> None:  # fmt: skip
+    """Write a plain checkpoint that ``AutoModelForMaskedLM.from_pretrained`` reads; it appears in one rename."""
+    with appearing(folder) as draft, _quiet():
+        state = {key: value.to(dtype) for key, value in denoiser.model.state_dict().items()}
+        config = denoiser.model.config
+        old_dtype, config.dtype = config.dtype, dtype
+        try:
+            denoiser.model.save_pretrained(draft, state_dict=state, max_shard_size=MAX_SHARD_SIZE)
+        finally:
+            config.dtype = old_dtype
+        tokenizer.save_pretrained(draft)
+        write_json(draft / DIFFUSION_CONFIG, diffusion)
+
+
+def save_adapter(
+    folder: Path, peft_model: PeftModel, diffusion: dict[str, Any], *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the adapter as PEFT does (``adapter_config.json``, ``adapter_model.safetensors``); one rename."""
+    with appearing(folder) as draft, _quiet():
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+        tensors = {key: value.to(dtype).contiguous() for key, value in state.items()}
+        save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
+        peft_config = peft_model.peft_config["default"]
+        peft_config.inference_mode = True
+        peft_config.save_pretrained(str(draft))
+        write_json(draft / DIFFUSION_CONFIG, diffusion)
+
+
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A draft folder beside ``folder`` that takes its name, whole, when the block ends, and vanishes if it fails.
+
+    Raises:
+        CheckpointError: the disk refused; what was at ``folder`` before is still there.
+    """
+    folder = Path(folder)
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        for file in draft.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} could not be written: {error.strerror or error}; free space or permissions, "
+                              "then run the same command again") from error  # fmt: skip
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} must hold a JSON object")
+    return value
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers draws a progress bar for every shard; ours is the only one."""
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
+        transformers_logging.set_verbosity(level)
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """One line instead of the traceback of a library."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        hint = "; it is not on this machine and --offline forbids the hub" if is_offline() and "/" in name else ""
+        raise ModelError(f"model {name!r} cannot be loaded{hint}: {line}") from None

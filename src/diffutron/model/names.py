@@ -1,0 +1,56 @@
+"""From what a user calls a model to where it lies: an embedded name, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from diffutron.errors import ModelError
+
+EMBEDDED = ("mini", "mini-base", "mini-instruct")
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w.-]+)?$")
+
+
+def is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+
+
+def go_offline() -> None:
+    """No hub from here on: Hugging Face's libraries read these when they are imported or asked."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ[name] = "1"
+
+
+def resolve_model(name: str) -> Path | str:
+    """A folder for embedded models and local folders, the id itself for the hub.
+
+    Raises:
+        ModelError: no such folder, and not a hub id either; or an embedded model that is not installed.
+    """
+    if name in EMBEDDED:
+        folder = _embedded_folder(name)
+        if folder is None:
+            raise ModelError(f"model {name!r} is not installed; pip install 'diffutron[mini]'")
+        return folder
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"model {name!r} is a file; give the folder that holds config.json")
+    if _HUB_ID.match(name) and not name.startswith("."):
+        return name
+    nearest = difflib.get_close_matches(name, EMBEDDED, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; embedded are {', '.join(EMBEDDED)}"
+    raise ModelError(f"model {name!r} is neither an embedded model, a folder, nor a hub id{hint}")
+
+
+def _embedded_folder(name: str) -> Path | None:
+    spec = importlib.util.find_spec("diffutron_mini")
+    for root in spec.submodule_search_locations or [] if spec else []:
+        folder = Path(root) / name
+        if folder.is_dir():
+            return folder
+    return None

@@ -1,0 +1,6 @@
+"""Turkish as Unicode: normal form, dotted and dotless i. The only package that changes case."""
+
+from diffutron.text.casing import lower_tr, upper_tr
+from diffutron.text.normalise import normalise
+
+__all__ = ["lower_tr", "normalise", "upper_tr"]

@@ -1,0 +1,145 @@
+"""Text to token ids and back, for any Hugging Face fast tokenizer, without the traps of its defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from diffutron.errors import ModelError
+from diffutron.text import normalise
+
+_WORD_MARKS = ("▁", "Ġ", " ")
+
+
+class TextCodec:
+    """Encodes without special tokens: what a user typed stays text, even when it reads ``<mask>`` or ``</s>``.
+
+    Attributes:
+        start_id: opens every row (``<s>`` or ``[CLS]``).
+        end_id: closes a document (``</s>`` or ``[SEP]``); learned in training, never scored in evaluation.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        self.start_id = _first_id(tokenizer, "bos", "cls")
+        self.end_id = _first_id(tokenizer, "eos", "sep")
+        self.mask_id = _first_id(tokenizer, "mask")
+        self.pad_id = _first_id(tokenizer, "pad")
+        self.unk_id = tokenizer.unk_token_id
+        self._encoder = _plain_encoder(tokenizer.backend_tokenizer.to_str())
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: the special tokens and ``<unk>``."""
+        specials = set(self.tokenizer.all_special_ids) | {self.start_id, self.end_id, self.mask_id, self.pad_id}
+        specials |= {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return frozenset(specials | ({self.unk_id} if self.unk_id is not None else set()))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text`` in its normal form, without special tokens."""
+        return list(self._encoder.encode(normalise(text), add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._encoder.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
+        return [list(encoding.ids) for encoding in encodings]
+
+    def encode_glued(self, text: str) -> list[int]:
+        """Ids of a text that continues a word: ``dir`` in ``Türkiye'nin [MASK]dir``."""
+        ids: list[int] = list(self._glued_encoder.encode(normalise(text), add_special_tokens=False).ids)
+        if ids and self._is_wordpiece:
+            continued = self._encoder.token_to_id("##" + (self._encoder.id_to_token(ids[0]) or ""))
+            ids[0] = continued if continued is not None else ids[0]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ``ids``; special tokens leave nothing behind."""
+        text: str = self._encoder.decode([i for i in ids if i not in self.special_ids], skip_special_tokens=False)
+        return text
+
+    def decode_after(self, prefix: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that ``ids`` add to ``prefix``, with the space that belongs between them."""
+        before = self.decode(prefix)
+        whole = self.decode([*prefix, *ids])
+        # WordPiece decoders tidy spaces before punctuation, which may shorten the prefix itself.
+        return whole[len(before) :] if whole.startswith(before) else whole[len(before.rstrip()) :]
+
+    @cached_property
+    def starts_word(self) -> NDArray[np.bool_]:
+        """For each id, whether its piece begins a word (it carries a space before it)."""
+        pieces = self._encoder.get_vocab(with_added_tokens=True)
+        starts = np.zeros(max(len(self), *(index + 1 for index in pieces.values())), dtype=bool)
+        for piece, index in pieces.items():
+            starts[index] = not piece.startswith("##") if self._is_wordpiece else piece.startswith(_WORD_MARKS)
+        return starts
+
+    @cached_property
+    def marks_first_word(self) -> bool:
+        """Whether a text's first word carries a word mark too (SentencePiece's dummy prefix)."""
+        ids = self.encode("a")
+        return bool(ids) and bool(self.starts_word[ids[0]])
+
+    @cached_property
+    def blank_ids(self) -> frozenset[int]:
+        """Ids whose text is nothing but space: newline, a lone word mark."""
+        marks = str.maketrans(dict.fromkeys((*_WORD_MARKS, "Ċ", "ĉ", "č"), " "))
+        vocabulary = self._encoder.get_vocab(with_added_tokens=True)
+        return frozenset(index for piece, index in vocabulary.items() if not piece.translate(marks).strip())
+
+    def piece_text(self, index: int) -> str:
+        """How one piece reads, without the space it may carry."""
+        text: str = self._encoder.decode([index], skip_special_tokens=False)
+        return (text.removeprefix("##") if self._is_wordpiece else text).strip()
+
+    @cached_property
+    def _is_wordpiece(self) -> bool:
+        return bool(json.loads(self._encoder.to_str())["model"]["type"] == "WordPiece")
+
+    @cached_property
+    def _glued_encoder(self) -> Tokenizer:
+        """The same tokenizer, but a text's first word gets no mark of its own."""
+        layout = json.loads(self._encoder.to_str())
+        parts = [layout.get("pre_tokenizer") or {}]
+        parts += parts[0].get("pretokenizers", [])
+        for part in parts:
+            if part.get("type") == "Metaspace":
+                part["prepend_scheme"] = "never"
+            if "add_prefix_space" in part:
+                part["add_prefix_space"] = False
+        return _plain_encoder(json.dumps(layout))
+
+
+def _plain_encoder(layout: str) -> Tokenizer:
+    """A tokenizer to which special tokens are text like any other."""
+    parts = json.loads(layout)
+    model = parts["model"]
+    if model["type"] == "Unigram":
+        # SentencePiece lists specials among the pieces, with the best score there is: "<s>" in a text would become one.
+        specials = [token["id"] for token in parts["added_tokens"] if token["special"]]
+        parts["added_tokens"] = [token for token in parts["added_tokens"] if not token["special"]]
+        for index in specials:
+            if index < len(model["vocab"]):
+                model["vocab"][index][0] = f"\U000f0000{index}"
+    encoder = Tokenizer.from_str(json.dumps(parts))
+    encoder.no_truncation()
+    encoder.no_padding()
+    encoder.encode_special_tokens = True
+    return encoder
+
+
+def _first_id(tokenizer: PreTrainedTokenizerFast, *names: str) -> int:
+    for name in names:
+        index = getattr(tokenizer, f"{name}_token_id")
+        if index is not None:
+            return int(index)
+    raise ModelError(
+        f"the tokenizer has no {' or '.join(names)} token; a masked diffusion model needs one (is this a decoder?)"
+    )

@@ -1,0 +1,1 @@
+"""One loop for pre-training, continual pre-training and instruction tuning."""

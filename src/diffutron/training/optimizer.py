@@ -1,0 +1,136 @@
+"""Optimizers: AdamW for everything, or Muon for the encoder's matrices and AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from diffutron.recipe import Settings
+
+
+class OptimizerSettings(Settings):
+    """One optimizer for LoRA; for full training, Muon on the encoder's matrices learns more from each token."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """adamw: everything; muon: Muon on the encoder's matrices, AdamW on embeddings, norms, biases and head."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """AdamW's rate."""
+    matrix_learning_rate: float = Field(default=0.01, gt=0)
+    """Muon's rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's averaging."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW's guard against division by zero."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled; not on biases and norms."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Muon's momentum."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+
+
+class Muon(Optimizer):
+    """Momentum whose update is orthogonalised: every direction of a matrix moves by the same amount.
+
+    torch's own Muon orthogonalises in bfloat16, which CPUs without bf16 units emulate at a fraction of fp32's speed;
+    this one works in the parameter's precision there.
+
+    Source:
+        K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+
+    def __init__(self, params: Iterable[Any], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                state = self.state[param]
+                if not state:
+                    state["momentum"] = torch.zeros_like(param)
+                momentum = state["momentum"]
+                momentum.lerp_(param.grad, 1.0 - group["momentum"])
+                update = orthogonalise(param.grad.lerp(momentum, group["momentum"]))
+                rows, columns = param.shape
+                param.mul_(1.0 - group["lr"] * group["weight_decay"])
+                param.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+
+def orthogonalise(matrix: Tensor, *, steps: int = 5) -> Tensor:
+    """Push every singular value of ``matrix`` towards 1 by a quintic Newton-Schulz iteration (to about 0.7 to 1.2)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class OptimizerSet:
+    """The optimizers of a run, over named parameters, with one learning-rate factor and a flat, pickle-free state."""
+
+    def __init__(self, settings: OptimizerSettings, model: nn.Module, *, matrices: Iterable[str] = ()) -> None:
+        """``matrices``: names of the encoder's weight matrices, for Muon."""
+        self.settings = settings
+        self.params = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        chosen = set(matrices) & self.params.keys() if settings.kind == "muon" else set()
+        rest = {name: param for name, param in self.params.items() if name not in chosen}
+        decayed = [param for param in rest.values() if param.ndim >= 2]
+        plain = [param for param in rest.values() if param.ndim < 2]
+        self.optimizers: list[Optimizer] = [
+            AdamW(
+                [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+                lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True,
+            )
+        ]  # fmt: skip
+        if chosen:
+            self.optimizers.append(
+                Muon([self.params[name] for name in sorted(chosen)], lr=settings.matrix_learning_rate,
+                     momentum=settings.momentum, weight_decay=settings.weight_decay)
+            )  # fmt: skip
+        self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+
+    def set_factor(self, factor: float) -> None:
+        for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+
+    def clip(self) -> float:
+        """Clip the global gradient norm; the norm before clipping (not finite when a gradient is not)."""
+        return float(nn.utils.clip_grad_norm_(list(self.params.values()), self.settings.clip_norm))
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every state tensor as ``<parameter>|<key>``."""
+        return {f"{name}|{key}": tensor for name, key, tensor in self._state()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        for joined, tensor in tensors.items():
+            name, _, key = joined.rpartition("|")
+            param = self.params[name]
+            owner = next(o for o in self.optimizers for g in o.param_groups if any(p is param for p in g["params"]))
+            owner.state[param][key] = tensor.clone()
+
+    def _state(self) -> Iterator[tuple[str, str, Tensor]]:
+        for name, param in self.params.items():
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(param, {}).items():
+                    yield name, key, value

@@ -1,0 +1,131 @@
+"""The training recipe: everything a run depends on, in one frozen value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from diffutron.corpus import CorpusSettings
+from diffutron.diffusion import Cosine, Diffusion, FixedRate, Linear, Objective, RateRange
+from diffutron.model.lora import LoraSettings
+from diffutron.recipe import Settings
+from diffutron.training.learning_rate import LearningRateSettings
+from diffutron.training.optimizer import OptimizerSettings
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class FixedRateSettings(Settings):
+    """Masked language modelling at one rate."""
+
+    kind: Literal["mlm"]
+    mask_rate: Rate = 0.15
+    """Share of tokens hidden."""
+
+    def build(self) -> Objective:
+        return FixedRate(self.mask_rate)
+
+
+class RateRangeSettings(Settings):
+    """Masked language modelling at a rate drawn for each example, from a window that may grow."""
+
+    kind: Literal["mlm-range"]
+    low: Rate = 0.1
+    """Lower end of the window."""
+    high: Rate = 0.9
+    """Upper end of the window."""
+    start: tuple[Rate, Rate] | None = None
+    """The window at the start, if it is to grow."""
+    ramp: float = Field(default=0.5, gt=0, le=1)
+    """Share of training in which the window grows."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RateRangeSettings:
+        for low, high in [(self.low, self.high), *([self.start] if self.start else [])]:
+            if low > high:
+                raise ValueError(f"the window ({low}, {high}) is upside down")
+        return self
+
+    def build(self) -> Objective:
+        return RateRange(self.low, self.high, self.start, self.ramp)
+
+
+class DiffusionSettings(Settings):
+    """The likelihood bound of masked diffusion."""
+
+    kind: Literal["diffusion"]
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How fast tokens vanish."""
+    eps: float = Field(default=1e-3, gt=0, lt=0.5)
+    """The smallest time."""
+
+    def build(self) -> Objective:
+        return Diffusion({"linear": Linear, "cosine": Cosine}[self.schedule](), self.eps)
+
+
+ObjectiveSettings = Annotated[FixedRateSettings | RateRangeSettings | DiffusionSettings, Field(discriminator="kind")]
+
+
+class TrainData(Settings):
+    """The texts to train on: a corpus built before, or sources to build one from first."""
+
+    corpus: Path | None = None
+    """A folder that `diffutron data build` made."""
+    build: CorpusSettings | None = None
+    """Sources to build a corpus from, inside the run folder."""
+    max_tokens: int = Field(default=512, ge=8)
+    """Longest row, special tokens included."""
+    long_texts: Literal["split", "drop"] = "split"
+    """What happens to texts that do not fit into one row."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TrainData:
+        if (self.corpus is None) == (self.build is None):
+            raise ValueError("data needs either corpus (a folder) or build (sources)")
+        return self
+
+
+class TrainRecipe(Settings):
+    """A training run."""
+
+    model: str
+    """What to start from: mini, mini-base, a folder, or a hub id."""
+    data: TrainData
+    """What to train on."""
+    objective: ObjectiveSettings
+    """What is asked of the model."""
+    lora: LoraSettings | None = None
+    """Low-rank adapters; left out, every parameter is trained."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """How parameters move."""
+    learning_rate: LearningRateSettings = LearningRateSettings()
+    """How the rate moves."""
+    batch_tokens: int = Field(default=4096, ge=8)
+    """Tokens to an optimizer step."""
+    micro_batch_tokens: int = Field(default=4096, ge=8)
+    """Padded tokens to a forward pass; smaller takes less memory and changes no result."""
+    train_tokens: int | None = Field(default=None, ge=1)
+    """When to stop, in tokens."""
+    epochs: float | None = Field(default=None, gt=0)
+    """When to stop, in passes over the data."""
+    checkpoint_every_tokens: int = Field(default=200_000, ge=1)
+    """How much work a kill may cost."""
+    evaluate_every_tokens: int | None = Field(default=None, ge=1)
+    """How often the held-out loss is measured."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many checkpoints stay."""
+    save_dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the final weights; training is in float32."""
+    seed: int = Field(default=0, ge=0)
+    """Orders the data, hides the tokens, initialises the adapters."""
+
+    @model_validator(mode="after")
+    def _one_end(self) -> TrainRecipe:
+        if (self.train_tokens is None) == (self.epochs is None):
+            raise ValueError("a recipe needs either train_tokens or epochs")
+        return self
+
+    def total_tokens(self, tokens_in_data: int) -> int:
+        return self.train_tokens if self.train_tokens is not None else round((self.epochs or 0) * tokens_in_data)

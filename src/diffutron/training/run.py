@@ -1,0 +1,217 @@
+"""A training run as a folder: the resolved recipe, the corpus, checkpoints, metrics, and the model at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import PeftModel
+
+from diffutron.corpus import BuiltCorpus, CurationReport, build_corpus, open_corpus, read_texts
+from diffutron.errors import CheckpointError, InputError
+from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_model
+from diffutron.model.checkpoint import write_json
+from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.rows import Rows, encode_rows
+from diffutron.training.fit import Hooks, fit
+from diffutron.training.recipe import TrainRecipe
+from diffutron.training.state import CheckpointStore, Cursor
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run needs, loaded and checked, before the first step."""
+
+    recipe: TrainRecipe
+    folder: Path
+    loaded: Loaded
+    codec: TextCodec
+    corpus: BuiltCorpus
+    rows: Rows
+    peft_model: PeftModel | None
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the result lies: an adapter if the recipe has LoRA, else a whole model."""
+        return self.folder / ("adapter" if self.peft_model else "model")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the recipe, the data or the starting weights' shape do; keeps checkpoints from being mixed up."""
+        recipe = self.recipe.model_dump(mode="json")
+        # What may change between two slices of one run without changing its result.
+        for key in ("checkpoint_every_tokens", "keep_checkpoints", "evaluate_every_tokens", "micro_batch_tokens"):
+            recipe.pop(key)
+        text = json.dumps([recipe, self.rows.fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def trainable(self) -> int:
+        return sum(param.numel() for param in self.loaded.denoiser.parameters() if param.requires_grad)
+
+    @property
+    def parameters(self) -> int:
+        return sum(param.numel() for param in self.loaded.denoiser.parameters())
+
+
+def prepare_run(
+    recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[CurationReport], None] = lambda _: None
+) -> Run:
+    """Build or open the corpus, load the model, add adapters, tokenise; write ``recipe.yaml`` and ``run.json``.
+
+    Raises:
+        DataError: no corpus. ModelError: no usable model. InputError: rows longer than the model's context.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = _corpus(recipe, folder, on_corpus)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(recipe.model, device=device)
+    if recipe.data.max_tokens > loaded.denoiser.max_positions:
+        raise InputError(f"data.max_tokens is {recipe.data.max_tokens}, but {recipe.model} reads at most "
+                         f"{loaded.denoiser.max_positions} tokens")  # fmt: skip
+    codec = TextCodec(loaded.tokenizer)
+    peft_model = None
+    if recipe.lora is not None:
+        peft_model = add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=recipe.model)
+    rows = encode_rows(
+        read_texts(corpus.train), codec, max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts
+    )
+    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    write_json(folder / "run.json", _manifest(run))
+    return run
+
+
+def execute(
+    run: Run, *, resume: bool = True, on_record: Callable[[dict[str, Any]], None] = lambda _: None,
+    evaluate: Callable[[], dict[str, Any]] | None = None,
+) -> Path:  # fmt: skip
+    """Train to the end and save the result.
+
+    Args:
+        on_record: gets every line that also goes to ``metrics.jsonl``.
+        evaluate: measures the model as it stands; runs as often as the recipe says, and at the end.
+
+    Returns:
+        The folder of the adapter or model.
+    """
+    store = CheckpointStore(
+        run.folder / "checkpoints", run_fingerprint=run.fingerprint, keep=run.recipe.keep_checkpoints
+    )
+    records = _MetricsFile(run.metrics, on_record)
+
+    def measure(cursor: Cursor) -> None:
+        if evaluate is not None:
+            records.write({"step": cursor.step, "tokens": cursor.tokens, **evaluate()})
+
+    def note(record: Any) -> None:
+        records.keep_until(record.step)
+        records.write(vars(record))
+
+    if not resume:
+        run.metrics.unlink(missing_ok=True)
+    if run.recipe.lora is None:
+        run.loaded.denoiser.requires_grad_(True)
+    try:
+        fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, store, resume=resume, hooks=Hooks(note, measure))
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(f"out of memory at micro_batch_tokens {run.recipe.micro_batch_tokens}; halve it with "
+                              "--set micro_batch_tokens=N (the result stays the same)") from error  # fmt: skip
+    dtype = {"float32": torch.float32, "float16": torch.float16}[run.recipe.save_dtype]
+    diffusion = diffusion_config(run)
+    if run.peft_model is not None:
+        save_adapter(run.model_folder, run.peft_model, diffusion, dtype=dtype)
+    else:
+        save_model(run.model_folder, run.loaded.denoiser, run.loaded.tokenizer, diffusion, dtype=dtype)
+    return run.model_folder
+
+
+def diffusion_config(run: Run) -> dict[str, Any]:
+    """Data-only settings that a plain Hugging Face configuration has no place for."""
+    return {
+        "format": 1,
+        "learned_end": True,
+        "max_tokens": run.recipe.data.max_tokens,
+        "objective": run.recipe.objective.model_dump(mode="json"),
+    }
+
+
+class _MetricsFile:
+    """JSON lines, one write each; steps that a resumed run does again replace the old ones."""
+
+    def __init__(self, path: Path, on_record: Callable[[dict[str, Any]], None]) -> None:
+        self.path, self.on_record, self.checked = path, on_record, False
+
+    def keep_until(self, step: int) -> None:
+        """Before the first new step: drop what an interrupted run wrote after its last checkpoint."""
+        if self.checked or not self.path.exists():
+            self.checked = True
+            return
+        self.checked = True
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue  # a line cut by a kill
+        draft = self.path.with_suffix(".tmp")
+        draft.write_text("".join(kept), encoding="utf-8")
+        os.replace(draft, self.path)
+
+    def write(self, record: dict[str, Any]) -> None:
+        try:
+            with open(self.path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{self.path} could not be written: {error.strerror}") from None
+        self.on_record(record)
+
+
+def _corpus(recipe: TrainRecipe, folder: Path, on_corpus: Callable[[CurationReport], None]) -> BuiltCorpus:
+    if recipe.data.corpus is not None:
+        return open_corpus(recipe.data.corpus)
+    assert recipe.data.build is not None
+    place = folder / "corpus"
+    if (place / "report.json").is_file():
+        built = open_corpus(place)
+        if built.report["recipe"] == recipe.data.build.model_dump(mode="json"):
+            return built
+    return build_corpus(recipe.data.build, place, on_progress=on_corpus)
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    return {
+        "command": sys.argv,
+        "versions": {name: _version(name) for name in ("diffutron", "torch", "transformers", "peft", "tokenizers")},
+        "python": platform.python_version(),
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+        "corpus_fingerprint": run.corpus.report["fingerprint"],
+        "run_fingerprint": run.fingerprint,
+        "rows": len(run.rows),
+        "tokens": int(run.rows.lengths.sum()),
+        "parameters": run.parameters,
+        "trainable_parameters": run.trainable,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
