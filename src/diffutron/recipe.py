@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,7 +32,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key is a name, not a {type(key).__name__}", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
@@ -61,7 +65,9 @@ def parse_yaml(text: str, *, place: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(f"{place}{line}: not a valid recipe: {problem}") from None
+        raise RecipeError(f"{place}{line}: not a valid recipe: {' '.join(problem.split())}") from None
+    except (ValueError, RecursionError) as error:  # PyYAML lets these through: the day 2024-13-45, a thousand brackets
+        raise RecipeError(f"{place}: not a valid recipe: {error}") from None
 
 
 def load_recipe(path: Path | str, schema: type[S], overrides: Iterable[str] = ()) -> S:
@@ -77,7 +83,9 @@ def load_recipe(path: Path | str, schema: type[S], overrides: Iterable[str] = ()
         raise RecipeError(f"recipe {path} does not exist; `diffutron recipe ls` lists the ones that ship") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
-    values = parse_yaml(text, place=str(path)) or {}
+    values = parse_yaml(text, place=str(path))
+    if values is None:
+        values = {}
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of settings, not a {type(values).__name__}")
     for override in overrides:
@@ -90,7 +98,7 @@ def check(values: dict[str, Any], schema: type[S], *, place: str) -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{place}: {_explain(error, schema)}") from None
+        raise RecipeError(f"{place}: {_explain(error, schema, values)}") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -100,29 +108,49 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     node = values
     for section in sections:
-        child = node.setdefault(section, {})
+        child = node.get(section)
+        if child is None:  # left out, or written as null
+            child = node[section] = {}
         if not isinstance(child, dict):
             raise RecipeError(f"--set {override!r}: {section!r} is not a section")
         node = child
     node[last] = parse_yaml(text, place=f"--set {key}")
 
 
-def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    # Discriminated unions put their tag into the location; only names the user wrote are worth printing.
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        *parents, key = first["loc"]
-        section = ".".join(str(part) for part in parents) or "the recipe"
+def _explain(error: ValidationError, schema: type[BaseModel], values: dict[str, Any]) -> str:
+    # An unknown key explains a missing one, so it goes first.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    kind, location = first["type"], first["loc"]
+    if kind == "extra_forbidden":
+        *parents, key = location
+        section = _as_written(parents, values) or "the recipe"
         nearest = difflib.get_close_matches(str(key), list(_field_names(schema, parents)), n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{section} has no setting {key!r}{hint}"
-    if first["type"] == "missing":
-        return f"the setting {where!r} is missing"
+    if kind in ("missing", "union_tag_not_found"):
+        if kind == "union_tag_not_found":
+            location = (*location, first["ctx"]["discriminator"].strip("'"))
+        *parents, key = location
+        missing = ".".join(filter(None, (_as_written(parents, values), str(key))))
+        return f"the setting {missing!r} is missing"
+    where = _as_written(location, values)
+    place = f"{where}: " if where else ""
     value = first.get("input")
     shown = f" (got {value!r})" if not isinstance(value, dict) else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+    return f"{place}{message[:1].lower()}{message[1:]}{shown}"
+
+
+def _as_written(location: Iterable[Any], values: Any) -> str:
+    """A location by the names the user wrote: pydantic puts the tag of a discriminated union into it as well."""
+    names = []
+    for part in location:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        names.append(str(part))
+    return ".".join(names)
 
 
 def _field_names(schema: type[BaseModel], parents: Iterable[Any]) -> set[str]:
@@ -135,7 +163,8 @@ def _field_names(schema: type[BaseModel], parents: Iterable[Any]) -> set[str]:
             if part in model.model_fields
             for inner in _models_in(model.model_fields[part].annotation)
         ]
-        models = deeper or models  # a list index or a union tag: stay where we are
+        tagged = [model for model in models if part in _tags(model)]
+        models = deeper or tagged or models  # a list index: stay where we are
     return {name for model in models for name in model.model_fields}
 
 
@@ -144,3 +173,12 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
         yield from _models_in(argument)
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    return {
+        value
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is Literal
+        for value in get_args(field.annotation)
+    }

@@ -1,5 +1,1 @@
 """The command line: parse, call one function, print. One file a command; nothing heavy is imported before it runs."""
-
-from diffutron.cli.main import main
-
-__all__ = ["main"]

@@ -45,8 +45,10 @@ def build(
     if json:
         print_json({"folder": str(folder), **{key: corpus.report[key] for key in corpus.report if key != "recipe"}})
         return
-    print(f"{folder}: {corpus.report['train']} training and {corpus.report['heldout']} held-out documents "
-          f"of {corpus.report['read']} read")  # fmt: skip
+    print(
+        f"{folder}: {corpus.report['train']} training and {corpus.report['heldout']} held-out documents "
+        f"of {corpus.report['read']} read"
+    )
     for reason, number in corpus.report["dropped"].items():
         if number:
             print(f"  dropped {number:>8}  {reason}")

@@ -57,6 +57,8 @@ def ppl(
         return
     print(f"masked perplexity {result.perplexity:.3f}  (95 % {result.low:.3f} to {result.high:.3f})")
     print(f"  nats a hidden token {result.nll:.4f} | top-1 {result.top1:.2%} | mask rate {result.mask_rate}")
-    print(f"  {result.num_texts} texts, {result.num_tokens} tokens, {result.num_masked} hidden | seed {result.seed} "
-          f"| data {result.fingerprint}")  # fmt: skip
+    print(
+        f"  {result.num_texts} texts, {result.num_tokens} tokens, {result.num_masked} hidden | seed {result.seed} "
+        f"| data {result.fingerprint}"
+    )
     print("  comparable only between models with the same tokenizer")

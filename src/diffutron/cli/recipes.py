@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffutron.cli.console import JsonOption, SetOption, print_json
+from diffutron.recipe import Settings
 
 app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 
@@ -37,7 +38,7 @@ def check(recipe: Path, set_: SetOption = None, json: JsonOption = False) -> Non
     from diffutron.recipe import load_recipe
 
     path = find_recipe(recipe)
-    values = load_recipe(path, _schema_of(path), set_ or ()).model_dump(mode="json")
+    values: dict[str, object] = load_recipe(path, _schema_of(path), set_ or ()).model_dump(mode="json")
     if json:
         print_json(values)
     else:
@@ -51,7 +52,7 @@ def schema(kind: Annotated[str, typer.Argument(help="train or corpus.")] = "trai
     from diffutron.errors import InputError
     from diffutron.training.recipe import TrainRecipe
 
-    schemas = {"train": TrainRecipe, "corpus": CorpusSettings}
+    schemas: dict[str, type[Settings]] = {"train": TrainRecipe, "corpus": CorpusSettings}
     if kind not in schemas:
         raise InputError(f"no schema {kind!r}; there are {', '.join(schemas)}")
     print_json(schemas[kind].model_json_schema())
@@ -70,7 +71,7 @@ def find_recipe(recipe: Path) -> Path:
     return shipped if is_name and shipped.is_file() else recipe
 
 
-def _schema_of(path: Path) -> type:
+def _schema_of(path: Path) -> type[Settings]:
     from diffutron.corpus import CorpusSettings
     from diffutron.recipe import parse_yaml
     from diffutron.training.recipe import TrainRecipe

@@ -41,16 +41,21 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     run = prepare_run(settings, folder)
-    note(f"{settings.model}: {count(run.parameters)} parameters, {count(run.trainable)} trained "
-         f"({run.trainable / run.parameters:.2%}) | {len(run.rows)} rows, {count(int(run.rows.lengths.sum()))} tokens")  # fmt: skip
+    tokens = int(run.rows.lengths.sum())
+    note(
+        f"{settings.model}: {count(run.parameters)} parameters, {count(run.trainable)} trained "
+        f"({run.trainable / run.parameters:.2%}) | {len(run.rows)} rows, {count(tokens)} tokens"
+    )
     line = ProgressLine()
 
     def show(record: dict[str, Any]) -> None:
         if "loss" in record:
             line.show(step_line(record), last=record["progress"] >= 1.0)
         else:
-            note(f"step {record['step']:05d} | held-out perplexity {record['perplexity']:.2f} "
-                 f"({record['low']:.2f} to {record['high']:.2f})")  # fmt: skip
+            note(
+                f"step {record['step']:05d} | held-out perplexity {record['perplexity']:.2f} "
+                f"({record['low']:.2f} to {record['high']:.2f})"
+            )
 
     try:
         result = execute(run, resume=resume == "auto", on_record=show, evaluate=_heldout_score(run))
@@ -66,8 +71,10 @@ def train(
 
 def step_line(record: dict[str, Any]) -> str:
     """``step 01200 | loss 2.314 | 41.2k tok/s | 71% | eta 12m``"""
-    return (f"step {record['step']:05d} | loss {record['loss']:.3f} | {count(record['tokens_per_second'])} tok/s | "
-            f"{record['progress']:.0%} | eta {duration(record['seconds_left'])}")  # fmt: skip
+    return (
+        f"step {record['step']:05d} | loss {record['loss']:.3f} | {count(record['tokens_per_second'])} tok/s | "
+        f"{record['progress']:.0%} | eta {duration(record['seconds_left'])}"
+    )
 
 
 def _heldout_score(run: Any) -> Any:

@@ -6,8 +6,9 @@ import contextlib
 import gzip
 import hashlib
 import json
-import os
+import itertools
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,14 @@ def build_corpus(
     out = Path(out)
     if out.exists() and not (out / "report.json").is_file():
         raise DataError(f"{out} exists and is not a corpus; choose another folder")
-    draft = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
     report, faults = CurationReport(), list[Fault]()
+
+    def on_fault(fault: Fault) -> None:
+        faults.append(fault)
+        report.read += 1
+        report.drop("broken record")
+
     # Look before a long read: a missing last source should not cost an hour.
     for source in settings.sources:
         if source.path is not None:
@@ -115,7 +122,7 @@ def build_corpus(
     try:
         draft.mkdir(parents=True)
         documents = curate(
-            _documents(settings, report, faults.append), report,
+            _documents(settings, report, on_fault), report,
             min_characters=settings.min_characters, max_characters=settings.max_characters,
         )  # fmt: skip
         counts = _write_split(documents, draft, settings, report, on_progress)
@@ -123,7 +130,6 @@ def build_corpus(
             raise DataError(
                 f"no document is left of {report.read} read: {dict(report.dropped) or 'the sources are empty'}"
             )
-        report.dropped["broken record"] += len(faults)
         summary = {
             **report.as_dict(),
             **counts,
@@ -134,9 +140,7 @@ def build_corpus(
         with open(draft / "quarantine.jsonl", "w", encoding="utf-8") as quarantine:
             for fault in faults:
                 quarantine.write(json.dumps({"place": fault.place, "reason": fault.reason}, ensure_ascii=False) + "\n")
-        if out.exists():
-            shutil.rmtree(out)
-        draft.rename(out)
+        _replace(out, draft)
     except OSError as error:
         raise DataError(f"corpus {out} could not be written: {error.strerror or error}") from None
     finally:
@@ -162,16 +166,14 @@ def _documents(
     settings: CorpusSettings, report: CurationReport, on_fault: Callable[[Fault], None]
 ) -> Iterator[Document]:
     for source in settings.sources:
-        for taken, (place, record) in enumerate(_records(source, on_fault)):
-            if source.max_documents is not None and taken >= source.max_documents:
-                break
-            text = record.get(source.text_field)
-            if not isinstance(text, str):
-                on_fault(Fault(place, f"has no text in the field {source.text_field!r}"))
-                continue
+        for place, record in itertools.islice(_records(source, on_fault), source.max_documents):
             if not _matches(record, source):
                 report.read += 1
                 report.drop("not asked for")
+                continue
+            text = record.get(source.text_field)
+            if not isinstance(text, str):
+                on_fault(Fault(place, f"has no text in the field {source.text_field!r}"))
                 continue
             text = normalise(text)
             if source.sample < 1 and _uniform(text, settings.seed, "sample") >= source.sample:
@@ -192,7 +194,7 @@ def _records(source: SourceSettings, on_fault: Callable[[Fault], None]) -> Itera
         return
     assert source.hub is not None
     try:
-        from datasets import load_dataset
+        from datasets.load import load_dataset
     except ImportError:
         raise DataError("reading from the hub needs: pip install 'diffutron[data]'") from None
     try:
@@ -240,10 +242,25 @@ def _gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
         yield stream
 
 
+def _replace(folder: Path, draft: Path) -> None:
+    """Give ``draft`` the name ``folder``; what bore it before goes only once that is done."""
+    old = draft.with_suffix(".old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        draft.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in ("train.jsonl.gz", "heldout.jsonl.gz"):
         with gzip.open(folder / name) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
+        digest.update(b"\0")  # a text that changes sides changes the corpus
     return digest.hexdigest()[:16]

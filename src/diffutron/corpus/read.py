@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,15 @@ def read_records(file: Path, on_fault: OnFault = warn_of_fault) -> Iterator[tupl
     """
     try:
         if file.name.endswith(".parquet"):
-            yield from _read_parquet(file)
+            yield from _read_parquet(file, on_fault)
         elif file.name.endswith((".jsonl", ".jsonl.gz")):
             yield from _read_jsonl(file, on_fault)
         else:
             yield from _read_text(file, on_fault)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         on_fault(Fault(str(file), f"compressed data ends or breaks off: {error}"))
     except OSError as error:
-        raise DataError(f"data file {file} cannot be read: {error.strerror or error}") from None
+        raise DataError(f"data file {file} cannot be read: {error.strerror or ' '.join(str(error).split())}") from None
 
 
 def read_texts(path: Path | str, *, text_field: str = "text", on_fault: OnFault = warn_of_fault) -> Iterator[str]:
@@ -130,16 +131,29 @@ def _read_text(file: Path, on_fault: OnFault) -> Iterator[tuple[str, dict[str, A
         yield f"{file}:{start}", {"text": "".join(lines)}
 
 
-def _read_parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_parquet(file: Path, on_fault: OnFault) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow.parquet
-    from pyarrow import ArrowException
+    from pyarrow.lib import ArrowException
 
     try:
         row = 0
         with pyarrow.parquet.ParquetFile(file) as table:
             for batch in table.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
+                for record in _rows(batch):
                     row += 1
-                    yield f"{file}:{row}", record
+                    if record is None:
+                        on_fault(Fault(f"{file}:{row}", "is not UTF-8"))
+                    else:
+                        yield f"{file}:{row}", record
     except ArrowException as error:
         raise DataError(f"data file {file} is not readable parquet: {' '.join(str(error).split())[:120]}") from None
+
+
+def _rows(batch: Any) -> list[dict[str, Any] | None]:
+    """The rows of an Arrow batch, None for those that are not UTF-8: Arrow does not check its strings."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [row for index in range(batch.num_rows) for row in _rows(batch.slice(index, 1))]

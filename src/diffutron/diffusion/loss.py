@@ -32,8 +32,9 @@ def masked_nll(logits: Float[Tensor, "N V"], batch: MaskedBatch, *, weight: Floa
     Source:
         Sahoo et al. 2024, the SUBS parameterisation (arXiv:2406.07524).
     """
-    token_nll = F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits,
-                                batch.x0[batch.is_masked], reduction="none")  # fmt: skip
+    token_nll = F.cross_entropy(
+        logits.float() if logits.dtype.itemsize < 4 else logits, batch.x0[batch.is_masked], reduction="none"
+    )
     if weight is not None:
         rows = batch.is_masked.nonzero(as_tuple=True)[0]
         token_nll = token_nll * weight.to(token_nll)[rows]

@@ -25,8 +25,9 @@ class MaskPlan:
 
 
 class Objective(Protocol):
-    per_maskable: bool
-    """True: the loss is a mean over maskable tokens (a likelihood bound). False: over hidden tokens (MLM)."""
+    @property
+    def per_maskable(self) -> bool:
+        """True: the loss is a mean over maskable tokens (a likelihood bound). False: over hidden tokens (MLM)."""
 
     def plan(self, u: Float[Tensor, " B"], progress: float) -> MaskPlan:
         """``u`` is uniform in [0, 1), one per example; ``progress`` is the share of training done."""
@@ -71,10 +72,10 @@ class RateRange:
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The continuous-time bound on the negative log-likelihood: t uniform in (eps, 1], weight ``-alpha' / (1 - alpha)``.
+    """The continuous-time bound on the negative log-likelihood: t in (eps, 1], weight ``-alpha' / (1 - alpha)``.
 
-    Its value does not depend on the schedule, only its variance does. Times below ``eps`` are left out, since their
-    weights have no bound; the weights grow by ``1 / (1 - eps)``-th less than they would, a bias of at most ``eps``.
+    Its value does not depend on the schedule, only its variance does. Times below ``eps`` are left out, since the
+    weight has no bound there.
 
     Source:
         Sahoo et al. 2024, the simplified objective of MDLM (arXiv:2406.07524).

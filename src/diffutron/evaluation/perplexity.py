@@ -95,11 +95,15 @@ def masked_perplexity(
     mean = float(nll.sum() / masked.sum())
     low, high = bootstrap_ratio(nll, masked, seed=seed)
     return MaskedPerplexity(
-        perplexity=math.exp(mean), low=math.exp(low), high=math.exp(high), nll=mean,
+        perplexity=_exp(mean), low=_exp(low), high=_exp(high), nll=mean,
         top1=float(correct.sum() / masked.sum()), num_texts=documents,
         num_tokens=sum(len(span.ids) - 1 - (span.ids[-1] == codec.end_id) for span in spans),
         num_masked=int(masked.sum()), mask_rate=mask_rate, seed=seed, fingerprint=fingerprint,
     )  # fmt: skip
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf  # a broken model is infinitely surprised, not an OverflowError
 
 
 def _prepare(texts: Iterable[str], codec: TextCodec, size: int) -> tuple[int, list[_Window], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 
 from jaxtyping import Float
 from torch import Tensor
@@ -35,14 +36,27 @@ def repeated_ngrams(row: Sequence[int | None], positions: Sequence[int], *, n: i
             whole = tuple(token for token in gram if token is not None)
             for place in range(n):
                 seen[place, whole[:place] + whole[place + 1 :]].add(whole[place])
-    if not seen:
-        return banned
     for tokens, position in zip(banned, positions, strict=True):
+        # Every n-gram through this position whose other tokens are known, with the position's place in it.
+        through: list[tuple[int, tuple[int, ...]]] = []
         for place in range(n):
             start = position - place
-            if start < 0 or start + n > len(row):
-                continue
-            others = [row[index] for index in range(start, start + n) if index != position]
-            if None not in others:
-                tokens |= seen.get((place, tuple(token for token in others if token is not None)), set())
+            others = [row[index] for index in range(start, start + n) if index != position and 0 <= index < len(row)]
+            if len(others) == n - 1 and None not in others:
+                through.append((place, tuple(token for token in others if token is not None)))
+        for place, known in through:
+            tokens |= seen.get((place, known), set())
+        tokens |= _self_repeating(through)
     return banned
+
+
+def _self_repeating(through: Sequence[tuple[int, tuple[int, ...]]]) -> set[int]:
+    """Tokens that would make two n-grams through one position equal: ``a`` in ``a _ a`` for n = 2."""
+    found = set()
+    for (place, known), (later_place, later_known) in combinations(through, 2):
+        token = known[later_place - 1] if later_place > place else known[later_place]
+        if (*known[:place], token, *known[place:]) == (
+            *later_known[:later_place], token, *later_known[later_place:],
+        ):  # fmt: skip
+            found.add(token)
+    return found

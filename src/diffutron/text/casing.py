@@ -3,9 +3,16 @@ letters, because Turkish pairs ı with I and i with İ."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-_DOT_ABOVE = "\u0307"
+_DOTTED_TWICE = re.compile("i\u0307+")
+
+
+def join_dots(text: str) -> str:
+    """NFC, and no second dot on an ``i``: the trace of an ``İ`` lower-cased by a program that knows no Turkish."""
+    text = unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", _DOTTED_TWICE.sub("i", text))
 
 
 def lower_tr(text: str) -> str:
@@ -15,7 +22,7 @@ def lower_tr(text: str) -> str:
     'ısparta, istanbul'
     """
     text = unicodedata.normalize("NFC", text)  # joins I + U+0307 into İ before I is taken for a dotless one
-    return text.replace("İ", "i").replace("I", "ı").lower()
+    return join_dots(text.replace("İ", "i").replace("I", "ı").lower())
 
 
 def upper_tr(text: str) -> str:
@@ -24,5 +31,4 @@ def upper_tr(text: str) -> str:
     >>> upper_tr("ığdır, istanbul")
     'IĞDIR, İSTANBUL'
     """
-    text = unicodedata.normalize("NFC", text).replace("i" + _DOT_ABOVE, "i")
-    return text.replace("i", "İ").upper()
+    return unicodedata.normalize("NFC", join_dots(text).replace("i", "İ").upper())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from diffutron.text.casing import join_dots
 
 # Zero-width marks, soft hyphens, byte-order marks and control characters carry no text (tab and newline do).
 _INVISIBLE = re.compile(r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
@@ -23,8 +24,8 @@ def normalise(text: str) -> str:
     'İstanbul güzel'
     """
     text = _LINE_ENDS.sub("\n", text)
-    text = unicodedata.normalize("NFC", text).replace("i\u0307", "i")
-    text = _INVISIBLE.sub("", text)
+    # What is invisible goes first: it may stand between a letter and its marks.
+    text = join_dots(_INVISIBLE.sub("", text))
     text = _SPACES.sub(" ", text)
     text = _SPACES_AROUND_NEWLINE.sub("\n", text)
     return _BLANK_LINES.sub("\n\n", text).strip()

@@ -98,7 +98,7 @@ def collate(rows: Rows, examples: Sequence[int], codec: TextCodec) -> Batch:
 
 
 def plan_epoch(lengths: NDArray[np.int64], *, seed: int, epoch: int, batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Which rows make up each optimizer step of one pass over the data: a shuffle, cut where ``batch_tokens`` is reached.
+    """Which rows make up each optimizer step of one pass over the data: shuffled, cut at every ``batch_tokens``.
 
     A pure function of its arguments, so a resumed run needs only (epoch, step in epoch) to go on.
     """

@@ -94,8 +94,10 @@ def fit(
                 log.warning("step %d: loss %s, gradient norm %s; skipped, examples %s", cursor.step + 1, loss,
                             grad_norm, examples.tolist())  # fmt: skip
                 if bad_steps == MAX_BAD_STEPS:
-                    raise CheckpointError(f"the loss was not finite {MAX_BAD_STEPS} times in a row (step "
-                                          f"{cursor.step + 1}); lower optimizer.learning_rate")  # fmt: skip
+                    raise CheckpointError(
+                        f"the loss was not finite {MAX_BAD_STEPS} times in a row (step "
+                        f"{cursor.step + 1}); lower optimizer.learning_rate"
+                    )
             optimizers.zero_grad()
             tokens = cursor.tokens + int(rows.lengths[examples].sum())
             cursor = Cursor(cursor.step + 1, tokens, epoch, epoch_step + 1)
@@ -149,7 +151,7 @@ def accumulate_gradients(
         masked = to_device(masked, device)
         logits = denoiser(masked.xt, attention_mask=batch.attention_mask.to(device), where=masked.is_masked)
         nll = masked_nll(logits, masked, weight=plan.weight.to(device))
-        (nll.total / denominator).backward()  # type: ignore[no-untyped-call]
+        (nll.total / denominator).backward()
         total += float(nll.total.detach())
     return total / denominator, num_masked / max(1, num_maskable)
 

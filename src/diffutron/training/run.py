@@ -51,7 +51,7 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the recipe, the data or the starting weights' shape do; keeps checkpoints from being mixed up."""
+        """Changes when the recipe or the tokenised data do; keeps the checkpoints of two runs from being mixed up."""
         recipe = self.recipe.model_dump(mode="json")
         # What may change between two slices of one run without changing its result.
         for key in ("checkpoint_every_tokens", "keep_checkpoints", "evaluate_every_tokens", "micro_batch_tokens"):
@@ -81,8 +81,10 @@ def prepare_run(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_model(recipe.model, device=device)
     if recipe.data.max_tokens > loaded.denoiser.max_positions:
-        raise InputError(f"data.max_tokens is {recipe.data.max_tokens}, but {recipe.model} reads at most "
-                         f"{loaded.denoiser.max_positions} tokens")  # fmt: skip
+        raise InputError(
+            f"data.max_tokens is {recipe.data.max_tokens}, but {recipe.model} reads at most "
+            f"{loaded.denoiser.max_positions} tokens"
+        )
     codec = TextCodec(loaded.tokenizer)
     peft_model = None
     if recipe.lora is not None:

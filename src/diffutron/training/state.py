@@ -80,8 +80,10 @@ class CheckpointStore:
                 log.warning("checkpoint %s is broken (%s); trying the one before", candidate, error)
                 continue
             if run != self.run_fingerprint:
-                raise CheckpointError(f"{candidate} belongs to another recipe, model or corpus; choose another run "
-                                      "folder with --out, or start over with --resume never")  # fmt: skip
+                raise CheckpointError(
+                    f"{candidate} belongs to another recipe, model or corpus; choose another run "
+                    "folder with --out, or start over with --resume never"
+                )
             with torch.no_grad():
                 for name, param in _trainable(model).items():
                     param.copy_(weights[name])

@@ -1,0 +1,53 @@
+"""Shapes of encoders that people adapt, so that a recipe can be judged where no hub is in reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
+
+from diffutron.errors import ModelError
+from diffutron.model.families import family_of
+from diffutron.model.names import is_offline, resolve_model
+
+_MMBERT: dict[str, Any] = {
+    "vocab_size": 256_000, "pad_token_id": 0, "eos_token_id": 1, "cls_token_id": 1, "sep_token_id": 1,
+    "bos_token_id": 2, "mask_token_id": 4, "intermediate_size": 1152, "num_hidden_layers": 22, "local_attention": 128,
+    "global_attn_every_n_layers": 3, "max_position_embeddings": 8192,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 160_000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 160_000.0},
+    },
+    "architectures": ["ModernBertForMaskedLM"],
+}  # fmt: skip
+
+KNOWN_SHAPES: dict[str, dict[str, Any]] = {
+    "jhu-clsp/mmBERT-base": {**_MMBERT, "hidden_size": 768, "num_attention_heads": 12},
+    "jhu-clsp/mmBERT-small": {**_MMBERT, "hidden_size": 384, "num_attention_heads": 6},
+    "diffutron/DiffutronLM-0.3B-Base": {**_MMBERT, "hidden_size": 768, "num_attention_heads": 12},
+}
+
+
+def known_config(name: str) -> ModernBertConfig:
+    """The configuration of a known encoder, built without a hub."""
+    return ModernBertConfig(**KNOWN_SHAPES[name])
+
+
+def config_of(name: str) -> PreTrainedConfig:
+    """The configuration of any model a recipe may name; known shapes need no hub.
+
+    Raises:
+        ModelError: not known here, and not to be had.
+    """
+    if name in KNOWN_SHAPES:
+        return known_config(name)
+    place = resolve_model(name)
+    try:
+        config = AutoConfig.from_pretrained(str(place), local_files_only=is_offline())
+    except (OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:160]
+        known = ", ".join(KNOWN_SHAPES)
+        raise ModelError(f"the shape of {name!r} is not known without the hub ({line}); known are {known}") from None
+    family_of(config, name=name)
+    assert isinstance(config, PreTrainedConfig)
+    return config

@@ -1,0 +1,317 @@
+"""Whatever the user gets wrong, the command line says in one line on stderr, and exits 1."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from diffutron.cli.main import main
+from diffutron.testing import tiny_folder
+
+FILL = ("fill", "Ankara [MASK].")
+
+
+@pytest.fixture(autouse=True)
+def in_a_bare_place(tmp_path, monkeypatch):
+    """No hub, and nothing lying about that a relative path could meet."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+
+
+@pytest.fixture
+def error_of(monkeypatch, capfd):
+    """Run the command line; its error without ``error: ``. Nothing else may be printed, on either stream."""
+
+    def error_of(*arguments):
+        monkeypatch.setattr("sys.argv", ["diffutron", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capfd.readouterr()
+        assert caught.value.code == 1
+        assert printed.out == ""
+        assert printed.err.startswith("error: ")
+        assert printed.err.endswith("\n")
+        assert len(printed.err.splitlines()) == 1
+        assert "Traceback" not in printed.err
+        return printed.err.removeprefix("error: ").rstrip("\n")
+
+    return error_of
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def model(tiny, tmp_path):
+    """A copy of a tiny model, to be damaged."""
+    return shutil.copytree(tiny, tmp_path / "model")
+
+
+def change_config(model, **changes):
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
+
+
+def weights_of(model):
+    [weights] = model.glob("*.safetensors")
+    return weights
+
+
+# data build
+
+
+def test_data_build_of_a_missing_recipe(error_of):
+    assert error_of("data", "build", "yok.yaml") == (
+        "recipe yok.yaml does not exist; `diffutron recipe ls` lists the ones that ship"
+    )
+
+
+def test_data_build_of_a_recipe_with_an_unknown_key(error_of, tmp_path):
+    (tmp_path / "r.yaml").write_text("sources: [{path: a.jsonl, sampel: 0.1}]\n")
+    assert error_of("data", "build", "r.yaml") == "r.yaml: sources.0 has no setting 'sampel'; did you mean 'sample'?"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_build_of_a_recipe_that_is_no_yaml(error_of, tmp_path):
+    (tmp_path / "r.yaml").write_text("sources:\n  - {path: a.jsonl\n")
+    assert error_of("data", "build", "r.yaml").startswith("r.yaml:3: not a valid recipe: ")
+
+
+def test_data_build_from_a_missing_file(error_of, tmp_path):
+    (tmp_path / "r.yaml").write_text("sources: [{path: yok.jsonl}]\n")
+    assert error_of("data", "build", "r.yaml") == "data file yok.jsonl does not exist"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_build_into_a_folder_of_something_else(error_of, tmp_path):
+    (tmp_path / "a.txt").write_text("Yeterince uzun bir metin, kırk harften de uzun.")
+    (tmp_path / "r.yaml").write_text("sources: [{path: a.txt}]\n")
+    (tmp_path / "thesis").mkdir()
+    message = error_of("data", "build", "r.yaml", "--out", "thesis")
+    assert message == "thesis exists and is not a corpus; choose another folder"
+
+
+def test_data_build_where_nothing_is_left(error_of, tmp_path):
+    (tmp_path / "a.txt").write_text("kısa")
+    (tmp_path / "r.yaml").write_text("sources: [{path: a.txt}]\n")
+    assert error_of("data", "build", "r.yaml").startswith("no document is left of 1 read: ")
+
+
+def test_data_build_with_a_bad_set(error_of, tmp_path):
+    (tmp_path / "r.yaml").write_text("sources: [{path: a.txt}]\n")
+    assert error_of("data", "build", "r.yaml", "--set", "seed") == "--set 'seed' is not of the form section.key=value"
+
+
+# eval ppl
+
+
+def test_eval_ppl_of_a_missing_file(error_of):
+    assert error_of("eval", "ppl", "--data", "yok.jsonl") == "data file yok.jsonl does not exist"
+
+
+def test_eval_ppl_of_an_unknown_kind_of_file(error_of, tmp_path):
+    (tmp_path / "a.csv").write_text("text\nbir\n")
+    assert error_of("eval", "ppl", "--data", "a.csv").startswith("a.csv: unknown kind of file; readable are .jsonl, ")
+
+
+@pytest.mark.parametrize("rate", ["0", "1.5", "-0.1", "nan"])
+def test_eval_ppl_at_an_impossible_mask_rate(error_of, rate):
+    message = error_of("eval", "ppl", "--data", "yok.jsonl", "--mask-rate", rate)
+    assert message == f"--mask-rate must be above 0 and at most 1, not {float(rate)}"
+
+
+def test_eval_ppl_of_no_text(error_of, tmp_path, tiny):
+    (tmp_path / "a.txt").write_text("\n\n")
+    assert error_of("eval", "ppl", "--data", "a.txt", "--model", tiny) == "no text to measure: every text is empty"
+
+
+def test_eval_ppl_of_a_broken_parquet_file(error_of, tmp_path, tiny):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 rotten PAR1")
+    assert error_of("eval", "ppl", "--data", "a.parquet", "--model", tiny).startswith("data file a.parquet ")
+
+
+# fill and generate
+
+
+def test_fill_without_a_mask(error_of):
+    message = error_of("fill", "Ankara başkenttir.")
+    assert message == "the text has no mask: 'Ankara başkenttir.'; put [MASK] where a word is to be filled in"
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+def test_fill_of_an_empty_text(error_of, text):
+    assert error_of("fill", text) == "the text is empty; give a text with [MASK]"
+
+
+def test_fill_of_a_text_longer_than_the_model_reads(error_of, tiny):
+    message = error_of("fill", "Ankara " * 200 + "[MASK]", "--model", tiny)
+    assert message.endswith("but the model reads at most 64; shorten it")
+
+
+def test_generate_from_a_missing_file_of_prompts(error_of):
+    assert error_of("generate", "--prompts", "yok.txt") == "prompt file yok.txt does not exist"
+
+
+# models
+
+
+def test_a_misspelt_model_name_gets_the_nearest_one(error_of):
+    message = error_of(*FILL, "--model", "mimi")
+    assert message == "model 'mimi' is neither an embedded model, a folder, nor a hub id; did you mean 'mini'?"
+
+
+def test_an_unknown_model_name_gets_the_known_ones(error_of):
+    message = error_of(*FILL, "--model", "zzz")
+    assert message.startswith("model 'zzz' is neither an embedded model, a folder, nor a hub id; embedded are mini, ")
+
+
+def test_a_model_that_is_a_file(error_of, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert error_of(*FILL, "--model", "model.safetensors").endswith("is a file; give the folder that holds config.json")
+
+
+def test_a_hub_model_that_is_not_here_and_must_not_be_asked_for(error_of):
+    message = error_of(*FILL, "--model", "nobody/nothing-of-this-name", "--offline")
+    assert "'nobody/nothing-of-this-name' cannot be loaded" in message
+    assert "--offline forbids the hub" in message
+
+
+def test_a_folder_without_a_config(error_of, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert error_of(*FILL, "--model", "empty").startswith("model 'empty' cannot be loaded")
+
+
+def test_a_decoder(error_of, model):
+    change_config(model, model_type="gpt2", architectures=["GPT2LMHeadModel"])
+    message = error_of(*FILL, "--model", model)
+    assert "architecture 'gpt2' is a decoder, which cannot look to the right; usable are: " in message
+    assert "modernbert" in message
+
+
+def test_an_encoder_that_is_configured_as_a_decoder(error_of, model):
+    change_config(model, is_decoder=True)
+    assert "configured as a decoder" in error_of(*FILL, "--model", model)
+
+
+def test_an_encoder_without_a_head_for_masks(error_of, model):
+    change_config(model, architectures=["BertForSequenceClassification"])
+    message = error_of(*FILL, "--model", model)
+    assert "holds BertForSequenceClassification, which has no MLM head; BertForMaskedLM is needed" in message
+
+
+def test_an_architecture_that_nobody_knows(error_of, model):
+    change_config(model, model_type="nobodyknows", architectures=["NobodyKnowsForMaskedLM"])
+    message = error_of(*FILL, "--model", model)
+    assert str(model) in message
+    assert "nobodyknows" in message
+
+
+def test_an_encoder_that_transformers_knows_and_we_do_not(error_of, model):
+    change_config(model, model_type="albert", architectures=["AlbertForMaskedLM"])
+    assert "architecture 'albert' is not an encoder known here; usable are: " in error_of(*FILL, "--model", model)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '"bert"', "", "{}"])
+def test_a_config_that_is_no_config(error_of, model, config):
+    (model / "config.json").write_text(config)
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+def test_a_model_without_weights(error_of, model):
+    weights_of(model).unlink()
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, -100])
+def test_weights_that_are_cut_off(error_of, model, keep):
+    weights = weights_of(model)
+    weights.write_bytes(weights.read_bytes()[:keep])
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+def test_weights_that_are_garbage(error_of, model):
+    weights_of(model).write_bytes(os.urandom(4096))
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+def test_weights_of_another_shape(error_of, model):
+    change_config(model, intermediate_size=80)
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+def test_weights_of_which_a_layer_is_missing(error_of, model):
+    change_config(model, num_hidden_layers=3)
+    message = error_of(*FILL, "--model", model)
+    assert message.startswith(f"{model}: weights are missing, for one 'bert.encoder.layer.2.")
+
+
+def test_a_model_without_a_tokenizer(error_of, model):
+    (model / "tokenizer.json").unlink()
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+def test_a_tokenizer_that_is_garbage(error_of, model):
+    (model / "tokenizer.json").write_text("{")
+    assert str(model) in error_of(*FILL, "--model", model)
+
+
+def test_an_adapter_that_names_no_base(error_of, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    assert error_of(*FILL, "--model", "adapter") == "adapter: adapter_config.json names no base model"
+
+
+# train and recipes
+
+
+def test_train_with_an_unknown_recipe_key(error_of, tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "model: mini\ndata: {corpus: c}\nobjective: {kind: mlm}\nepochs: 1\noptimizer: {learning_rte: 1e-4}\n"
+    )
+    message = error_of("train", "r.yaml")
+    assert message == "r.yaml: optimizer has no setting 'learning_rte'; did you mean 'learning_rate'?"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_on_a_corpus_that_is_not_there(error_of, tmp_path):
+    (tmp_path / "r.yaml").write_text("model: mini\ndata: {corpus: c}\nobjective: {kind: mlm}\nepochs: 1\n")
+    assert error_of("train", "r.yaml") == "c is not a corpus; make it with `diffutron data build RECIPE --out c`"
+
+
+def test_train_with_an_unknown_way_to_resume(error_of):
+    assert error_of("train", "r.yaml", "--resume", "maybe") == "--resume is auto or never, not 'maybe'"
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_recipe_commands_on_a_missing_recipe(error_of, command):
+    assert "yok.yaml" in error_of("recipe", command, "yok.yaml")
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_recipe_commands_on_a_file_that_is_no_text(error_of, tmp_path, command):
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "r.yaml" in error_of("recipe", command, "r.yaml")
+
+
+# whatever the command
+
+
+def test_an_interrupt_is_one_line_too(error_of, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffutron.recipe.load_recipe", interrupt)
+    assert error_of("data", "build", "r.yaml") == "interrupted"
+
+
+def test_a_full_disk_is_one_line_too(error_of, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("diffutron.recipe.load_recipe", refuse)
+    assert error_of("data", "build", "r.yaml") == "somewhere: No space left on device"

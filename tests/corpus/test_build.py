@@ -1,0 +1,374 @@
+"""``build_corpus``: the same recipe, the same bytes; and a build that fails leaves everything as it was."""
+
+import gzip
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diffutron.corpus import CorpusSettings, build_corpus, open_corpus, read_texts
+from diffutron.errors import DataError
+
+TEXTS = [f"Bu {number} numaralı metindir ve yeterince uzundur." for number in range(300)]
+
+
+def write_jsonl(path, records):
+    lines = [json.dumps({"text": each} if isinstance(each, str) else each, ensure_ascii=False) for each in records]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def recipe(*sources, **changes):
+    sources = [source if isinstance(source, dict) else {"path": source} for source in sources]
+    return CorpusSettings(sources=sources, **{"min_characters": 10, "heldout_share": 0.2, **changes})
+
+
+def texts_of(corpus):
+    return list(read_texts(corpus.train)), list(read_texts(corpus.heldout))
+
+
+def tree(folder):
+    """Every file below a folder with its bytes, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_jsonl(tmp_path / "source.jsonl", TEXTS)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "runs" / "corpus"
+
+
+def test_the_folder_holds_both_parts_a_report_and_the_quarantine(source, out):
+    corpus = build_corpus(recipe(source), out)
+    assert sorted(tree(out)) == ["heldout.jsonl.gz", "quarantine.jsonl", "report.json", "train.jsonl.gz"]
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == corpus.report
+    assert open_corpus(out) == corpus
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_every_text_is_in_exactly_one_part(source, out):
+    corpus = build_corpus(recipe(source), out)
+    train, heldout = texts_of(corpus)
+    assert sorted(train + heldout) == sorted(TEXTS)
+    assert (len(train), len(heldout)) == (corpus.report["train"], corpus.report["heldout"])
+
+
+def test_about_the_asked_share_is_held_out(source, out):
+    # 300 draws at 0.2: five standard deviations are 35.
+    assert abs(build_corpus(recipe(source), out).report["heldout"] - 60) < 35
+    assert build_corpus(recipe(source, heldout_share=0), out).report["heldout"] == 0
+
+
+def test_the_split_does_not_depend_on_the_order_of_texts_or_sources(tmp_path, source, out):
+    halves = [write_jsonl(tmp_path / f"{name}.jsonl", part) for name, part in (("a", TEXTS[150:]), ("b", TEXTS[:150]))]
+    once, twice = (texts_of(build_corpus(recipe(*sources), out)) for sources in ([source], halves))
+    assert [set(part) for part in once] == [set(part) for part in twice]
+    assert once != twice  # the files do follow the sources
+
+
+def test_a_text_keeps_its_side_when_others_come_or_go(tmp_path, source, out):
+    _, heldout = texts_of(build_corpus(recipe(source), out))
+    fewer = write_jsonl(tmp_path / "fewer.jsonl", TEXTS[::3])
+    assert set(texts_of(build_corpus(recipe(fewer), out))[1]) == set(heldout) & set(TEXTS[::3])
+
+
+def test_a_larger_share_only_adds_to_what_is_held_out(source, out):
+    small, large = (set(texts_of(build_corpus(recipe(source, heldout_share=share), out))[1]) for share in (0.1, 0.3))
+    assert small < large
+
+
+def test_another_seed_holds_out_other_texts(source, out):
+    first, second = (texts_of(build_corpus(recipe(source, seed=seed), out))[1] for seed in (0, 1))
+    assert set(first) != set(second)
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(source, out):
+    corpus = build_corpus(recipe(source), out)
+    before = tree(out)
+    assert build_corpus(recipe(source), out).report == corpus.report
+    assert tree(out) == before
+    assert tree(build_corpus(recipe(source), out.with_name("elsewhere")).folder) == before
+
+
+def test_the_fingerprint_changes_with_any_text_and_with_the_split(tmp_path, out):
+    def fingerprint(records, **changes):
+        path = write_jsonl(tmp_path / "x.jsonl", records)
+        return build_corpus(recipe(path, **changes), out).report["fingerprint"]
+
+    train, heldout = texts_of(build_corpus(recipe(write_jsonl(tmp_path / "x.jsonl", TEXTS)), out))
+    ordered = train + heldout  # held-out texts come last, so without the split the bytes follow each other alike
+    prints = [
+        fingerprint(ordered),
+        fingerprint(ordered, heldout_share=0),
+        fingerprint(ordered[1:]),
+        fingerprint([ordered[0] + "!", *ordered[1:]]),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert fingerprint(ordered) == prints[0]
+
+
+def test_texts_that_are_equal_in_their_normal_form_are_one(tmp_path, out):
+    spellings = ["I\u0307stanbul  güzel bir şehirdir.", "İstanbul güzel bir şehirdir.", "\ufeffİstanbul güzel\u00a0bir şehirdir.\r\n"]  # fmt: skip
+    corpus = build_corpus(recipe(write_jsonl(tmp_path / "x.jsonl", spellings), heldout_share=0), out)
+    assert texts_of(corpus)[0] == ["İstanbul güzel bir şehirdir."]
+    assert corpus.report["dropped"] == {"exact duplicate": 2}
+
+
+def test_of_equal_texts_in_two_sources_the_first_source_has_it(tmp_path, source, out):
+    other = write_jsonl(tmp_path / "other.jsonl", TEXTS[:10])
+    corpus = build_corpus(recipe({"path": source, "name": "ilk"}, {"path": other, "name": "son"}), out)
+    assert corpus.report["by_source"] == {"ilk": 300}
+
+
+def test_near_empty_texts_and_texts_without_letters_are_dropped(tmp_path, out):
+    path = write_jsonl(tmp_path / "x.jsonl", [TEXTS[0], "kısa", "", "    \n  ", "1234567890123", "x" * 100])
+    corpus = build_corpus(recipe(path, max_characters=90), out)
+    assert corpus.report["dropped"] == {"no letters": 3, "near-empty": 1, "too long": 1}
+    assert (corpus.report["read"], corpus.report["kept"]) == (6, 1)
+
+
+def test_length_is_counted_after_normalisation(tmp_path, out):
+    path = write_jsonl(tmp_path / "x.jsonl", [TEXTS[0], "a" + " " * 50 + "b", "\u200b" * 50 + "ab"])
+    assert build_corpus(recipe(path), out).report["dropped"] == {"near-empty": 2}
+
+
+def test_broken_records_are_quarantined_with_their_place_and_counted(tmp_path, out):
+    path = tmp_path / "x.jsonl"
+    path.write_text(
+        json.dumps({"text": TEXTS[0]}) + '\n{"text": \n[1]\n{"text": 5}\n{"other": "x"}\n', encoding="utf-8"
+    )
+    corpus = build_corpus(recipe(path), out)
+    assert corpus.report["dropped"] == {"broken record": 4}
+    assert (corpus.report["read"], corpus.report["kept"]) == (5, 1)
+    quarantine = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [fault["place"] for fault in quarantine] == [f"{path}:{line}" for line in (2, 3, 4, 5)]
+    assert all(fault["reason"] for fault in quarantine)
+
+
+RECORDS = st.one_of(
+    st.sampled_from(TEXTS[:5]).map(lambda text: {"text": text, "set": "a"}),
+    st.sampled_from(TEXTS[3:8]).map(lambda text: {"text": text, "set": "b"}),
+    st.sampled_from([{"text": "kısa"}, {"text": "123 456 789 000"}, {"text": 5}, {}, {"text": "é" * 99}, [1], None]),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=st.lists(RECORDS, max_size=20),
+    where=st.sampled_from([{}, {"set": ["a"]}]),
+    exclude=st.sampled_from([{}, {"set": ["b"]}]),
+    sample=st.sampled_from([1.0, 0.5]),
+)
+def test_what_is_read_is_kept_or_dropped_for_a_reason(tmp_path, records, where, exclude, sample):
+    path = write_jsonl(
+        tmp_path / "x.jsonl", [{"text": TEXTS[299], "set": "a"}, *records, {"text": TEXTS[298], "set": "a"}]
+    )
+    source = {"path": path, "where": where, "exclude": exclude, "sample": sample, "name": "s"}
+    always = {"path": write_jsonl(tmp_path / "y.jsonl", [TEXTS[297]]), "name": "t"}
+    report = build_corpus(recipe(source, always, max_characters=90), tmp_path / "corpus").report
+    assert report["read"] == len(records) + 3
+    assert report["read"] == report["kept"] + sum(report["dropped"].values())
+    assert report["kept"] == report["train"] + report["heldout"] == sum(report["by_source"].values())
+
+
+def test_where_keeps_and_exclude_leaves_out(tmp_path, out):
+    records = [{"text": TEXTS[n], "set": "abc"[n % 3], "lang": "tr" if n < 150 else "en"} for n in range(300)]
+    records.append({"text": TEXTS[0] + " Kümesi yok."})
+    path = write_jsonl(tmp_path / "x.jsonl", records)
+
+    def kept(**source):
+        train, heldout = texts_of(build_corpus(recipe({"path": path, **source}), out))
+        return set(train) | set(heldout)
+
+    def expected(condition):
+        return {record["text"] for record in records if condition(record.get("set"), record.get("lang"))}
+
+    assert kept(where={"set": ["a", "b"]}) == expected(lambda group, lang: group in ("a", "b"))
+    assert kept(where={"set": ["a"], "lang": ["tr"]}) == expected(lambda group, lang: group == "a" and lang == "tr")
+    assert kept(exclude={"set": ["a"], "lang": ["tr"]}) == expected(lambda group, lang: group != "a" and lang != "tr")
+    assert kept(where={"set": ["a"]}, exclude={"lang": ["tr"]}) == expected(lambda g, lang: g == "a" and lang != "tr")
+
+
+def test_a_record_that_was_not_asked_for_is_no_broken_record(tmp_path, out):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"text": TEXTS[0], "set": "a"}, {"set": "b"}])
+    corpus = build_corpus(recipe({"path": path, "where": {"set": ["a"]}}), out)
+    assert corpus.report["dropped"] == {"not asked for": 1}
+
+
+def test_a_sample_is_a_share_chosen_by_text_not_by_place(tmp_path, source, out):
+    def sample(path):
+        train, heldout = texts_of(build_corpus(recipe({"path": path, "sample": 0.5}), out))
+        return set(train) | set(heldout)
+
+    chosen = sample(source)
+    assert abs(len(chosen) - 150) < 45  # five standard deviations
+    assert sample(write_jsonl(tmp_path / "turned.jsonl", TEXTS[::-1])) == chosen
+    corpus = build_corpus(recipe({"path": source, "sample": 0.5}), out)
+    assert corpus.report["dropped"] == {"not in the sample": 300 - len(chosen)}
+
+
+def test_sample_and_split_are_drawn_apart(source, out):
+    # Were they one draw, the texts below 0.2 would all be sampled, and all of them held out.
+    corpus = build_corpus(recipe({"path": source, "sample": 0.2}), out)
+    assert 0 < corpus.report["heldout"] < corpus.report["train"]
+
+
+def test_max_documents_stops_reading(tmp_path, out):
+    path = write_jsonl(tmp_path / "x.jsonl", [*TEXTS[:5], [1], *TEXTS[5:]])  # the sixth line is broken
+    corpus = build_corpus(recipe({"path": path, "max_documents": 5}), out)
+    assert corpus.report["by_source"] == {str(path): 5}
+    assert corpus.report["dropped"] == {}
+    assert build_corpus(recipe({"path": path, "max_documents": 9999}), out).report["kept"] == 300
+
+
+def test_a_record_keeps_what_it_says_of_its_origin_and_the_source_fills_the_rest(tmp_path, out):
+    path = write_jsonl(
+        tmp_path / "x.jsonl", [{"text": TEXTS[0], "license": "CC0", "domain": "news"}, {"text": TEXTS[1]}]
+    )
+    source = {"path": path, "name": "kaynak", "license": "MIT", "domain": "web"}
+    corpus = build_corpus(recipe(source, heldout_share=0), out)
+    with gzip.open(corpus.train, "rt", encoding="utf-8") as stream:
+        records = [json.loads(line) for line in stream]
+    assert records == [
+        {"text": TEXTS[0], "source": "kaynak", "license": "CC0", "domain": "news"},
+        {"text": TEXTS[1], "source": "kaynak", "license": "MIT", "domain": "web"},
+    ]
+    assert corpus.report["licenses"] == {"CC0": 1, "MIT": 1}
+
+
+def test_sources_of_every_kind_are_read_into_one_corpus(tmp_path, out):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", TEXTS[:2])
+    (folder / "b.txt").write_text("\n\n".join(TEXTS[2:4]), encoding="utf-8")
+    content = tmp_path / "c.jsonl"
+    write_jsonl(content, [{"content": TEXTS[4]}])
+    corpus = build_corpus(recipe(folder, {"path": content, "text_field": "content"}, heldout_share=0), out)
+    assert texts_of(corpus)[0] == TEXTS[:5]
+
+
+@pytest.fixture
+def finished(source, out):
+    """A corpus that stands already, and its files."""
+    build_corpus(recipe(source), out)
+    return tree(out.parent)
+
+
+def test_a_missing_source_is_found_before_anything_is_read(tmp_path, source, out, finished, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("read before looking")
+
+    monkeypatch.setattr("diffutron.corpus.build.read_records", refuse)
+    with pytest.raises(DataError, match=r"yok\.jsonl does not exist"):
+        build_corpus(recipe(source, tmp_path / "yok.jsonl"), out)
+    assert tree(out.parent) == finished
+
+
+def test_a_build_that_breaks_off_leaves_no_trace_and_keeps_the_old_corpus(tmp_path, source, out, finished):
+    broken = tmp_path / "z.parquet"
+    broken.write_bytes(b"PAR1 rotten PAR1")
+    with pytest.raises(DataError, match=r"z\.parquet"):
+        build_corpus(recipe(source, broken), out)
+    assert tree(out.parent) == finished
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_an_interrupted_build_leaves_no_trace_and_keeps_the_old_corpus(tmp_path, source, out, finished):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(recipe(write_jsonl(tmp_path / "x.jsonl", TEXTS + [t + " Tekrar." for t in TEXTS])), out, on_progress=interrupt)  # fmt: skip
+    assert tree(out.parent) == finished
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("moment", ["gzip.GzipFile.write", "pathlib.Path.rename"])
+def test_a_full_disk_is_an_error_of_one_line_that_keeps_the_old_corpus(source, out, finished, monkeypatch, moment):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(moment, refuse)
+    with pytest.raises(DataError) as caught:
+        build_corpus(recipe(source, seed=1), out)
+    monkeypatch.undo()
+    assert str(caught.value) == f"corpus {out} could not be written: No space left on device"
+    assert tree(out.parent) == finished
+
+
+def test_the_old_corpus_survives_when_the_new_one_cannot_take_its_place(source, out, finished, monkeypatch):
+    rename = Path.rename
+
+    def refuse_the_draft(self, target):
+        if Path(target) == out and (self / "report.json").is_file() and self.suffix == ".tmp":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_draft)
+    with pytest.raises(DataError, match="Input/output error"):
+        build_corpus(recipe(source, seed=1), out)
+    assert tree(out.parent) == finished
+
+
+def test_a_finished_corpus_is_replaced_as_a_whole(tmp_path, out, finished):
+    corpus = build_corpus(recipe(write_jsonl(tmp_path / "x.jsonl", TEXTS[:3]), heldout_share=0), out)
+    assert texts_of(corpus) == (TEXTS[:3], [])
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("content", ["[1]\n", '{"text": "kısa"}\n', "", "\n\n"])
+def test_sources_that_leave_nothing_are_an_error(tmp_path, out, content):
+    path = tmp_path / "x.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="no document is left of ") as caught:
+        build_corpus(recipe(path), out)
+    message = str(caught.value)
+    assert {"[1]\n": "broken record", '{"text": "kısa"}\n': "near-empty"}.get(content, "are empty") in message
+    assert not any(out.parent.glob("*"))
+    assert not any(out.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_exists_and_is_no_corpus_is_never_replaced(source, out, kind):
+    out.parent.mkdir()
+    if kind == "folder":
+        out.mkdir()
+        (out / "tez.docx").write_text("the only copy")
+    else:
+        out.write_text("the only copy")
+    before = tree(out.parent)
+    with pytest.raises(DataError, match="exists and is not a corpus; choose another folder"):
+        build_corpus(recipe(source), out)
+    assert tree(out.parent) == before
+
+
+def test_only_a_corpus_opens_as_one(tmp_path, source, out):
+    with pytest.raises(DataError, match=r"is not a corpus; make it with `diffutron data build"):
+        open_corpus(tmp_path)
+    build_corpus(recipe(source), out)
+    (out / "report.json").write_text("{")
+    with pytest.raises(DataError, match="is not a corpus"):
+        open_corpus(out)
+
+
+def test_progress_is_reported_while_reading(tmp_path, out):
+    seen = Counter()
+    many = write_jsonl(tmp_path / "x.jsonl", [f"{text} {n}" for text in TEXTS for n in range(4)])
+    build_corpus(recipe(many), out, on_progress=lambda report: seen.update([report.kept]))
+    assert seen == {500: 1, 1000: 1}
+
+
+def test_a_corpus_can_be_moved(source, out, tmp_path):
+    corpus = build_corpus(recipe(source), out)
+    shutil.move(out, tmp_path / "moved")
+    moved = open_corpus(tmp_path / "moved")
+    assert moved.report == corpus.report
+    assert len(texts_of(moved)[0]) == corpus.report["train"]

@@ -1,0 +1,107 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from diffutron.errors import InputError
+from diffutron.generation import fill
+from diffutron.generation.template import parse_template
+from diffutron.testing import tiny_codec, tiny_denoiser
+
+CODEC = tiny_codec()
+FAMILIES = ("bert", "modernbert", "xlm-roberta")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_mask_ranks_the_vocabulary_as_the_model_does(family):
+    denoiser = tiny_denoiser(family)
+    text = "Ankara [MASK] evde."
+    template = parse_template(text, CODEC, max_tokens=64)
+    xt = torch.tensor([template.ids])
+    with torch.no_grad():
+        logits = denoiser.model(input_ids=xt, attention_mask=torch.ones_like(xt)).logits[0, template.masks[0]]
+    probs = logits.double().softmax(-1)
+    usable = [
+        index for index in range(len(CODEC))
+        if CODEC.starts_word[index] and index not in CODEC.special_ids and index not in CODEC.blank_ids
+    ]  # fmt: skip
+    best = sorted(usable, key=lambda index: -float(probs[index]))[:4]
+    ways = fill(denoiser, CODEC, text, top_k=4)
+    assert [way.tokens[0] for way in ways] == [CODEC.piece_text(index) for index in best]
+    assert [way.score for way in ways] == pytest.approx([float(probs[index]) for index in best], rel=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_masks_change(family):
+    texts = ("Dün [MASK] gittik ve [MASK] yedik.", "[MASK]dir", "Türkiye'nin [MASK][MASK] var!\n  İki  satır")
+    for text in texts:
+        for way in fill(tiny_denoiser(family), CODEC, text, top_k=3):
+            rebuilt = text
+            for token in way.tokens:
+                rebuilt = rebuilt.replace("[MASK]", token, 1)
+            assert way.text == rebuilt
+            assert all(token and "<" not in token for token in way.tokens)
+
+
+def test_joint_fill_finds_what_exhaustive_search_finds():
+    denoiser = tiny_denoiser()
+    text = "Ankara [MASK] [MASK] evde."
+    template = parse_template(text, CODEC, max_tokens=64)
+    usable = [
+        index for index in range(len(CODEC))
+        if CODEC.starts_word[index] and index not in CODEC.special_ids and index not in CODEC.blank_ids
+    ]  # fmt: skip
+    best = 0.0
+    for order in itertools.permutations(template.masks):
+        best = max(best, *_chains(denoiser, template.ids, order, usable))
+    ways = fill(denoiser, CODEC, text, top_k=1, beams=len(usable))
+    # The search fixes its order by confidence; it must come near the best of both orders and never beat it.
+    assert best * 0.5 < ways[0].score <= best * (1 + 1e-6)
+
+
+def _chains(denoiser, ids, order, usable):
+    first, second = order
+    row = torch.tensor([ids])
+    everywhere = torch.ones_like(row, dtype=torch.bool)
+    with torch.no_grad():
+        p_first = denoiser(row, attention_mask=everywhere, where=everywhere)[first].double().softmax(-1)
+        rows = row.repeat(len(usable), 1)
+        rows[:, first] = torch.tensor(usable)
+        where = torch.zeros_like(rows, dtype=torch.bool)
+        where[:, second] = True
+        p_second = denoiser(rows, attention_mask=torch.ones_like(where), where=where).double().softmax(-1)
+    return (p_first[usable, None] * p_second[:, usable]).flatten().tolist()
+
+
+def test_joint_score_is_the_product_of_conditionals():
+    denoiser = tiny_denoiser()
+    [way] = fill(denoiser, CODEC, "Ankara [MASK] ve [MASK] evde.", top_k=1)
+    template = parse_template("Ankara [MASK] ve [MASK] evde.", CODEC, max_tokens=64)
+    pieces = {CODEC.piece_text(i): i for i in range(len(CODEC)) if CODEC.starts_word[i]}
+    chosen = [pieces[token] for token in way.tokens]
+    products = []
+    for first, second in ((0, 1), (1, 0)):
+        row = torch.tensor([template.ids])
+        total = 0.0
+        for which in (first, second):
+            everywhere = torch.ones_like(row, dtype=torch.bool)
+            with torch.no_grad():
+                logits = denoiser(row, attention_mask=everywhere, where=everywhere)[template.masks[which]]
+            total += float(logits.double().log_softmax(-1)[chosen[which]])
+            row[0, template.masks[which]] = chosen[which]
+        products.append(math.exp(total))
+    assert any(way.score == pytest.approx(product, rel=1e-4) for product in products)
+
+
+def test_pieces_fit_the_space_before_the_mask():
+    template = parse_template("ev[MASK] [MASK] [MASK][MASK]", CODEC, max_tokens=64)
+    assert template.begins_word == (False, True, True, False)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("Ankara", "no mask: 'Ankara'"), ("[MASK] " * 70, "reads at most 64"),
+])  # fmt: skip
+def test_text_that_cannot_be_filled_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        fill(tiny_denoiser(), CODEC, text)

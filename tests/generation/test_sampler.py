@@ -1,0 +1,202 @@
+"""The sampler: invariants, exact distributions on a toy, and independence of neighbours."""
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from diffutron.errors import InputError
+from diffutron.generation import Canvas, Generator, Request, SamplerSettings, denoise
+from diffutron.generation.categorical import draw, filtered_log_probs
+from diffutron.generation.repetition import repeated_ngrams
+from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+
+CODEC = tiny_codec()
+FAMILIES = ("bert", "modernbert", "xlm-roberta")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def generator(request):
+    return Generator(tiny_denoiser(request.param), CODEC, learned_end=True)
+
+
+@pytest.mark.parametrize("settings", [
+    SamplerSettings(), SamplerSettings(temperature=0), SamplerSettings(steps=5, block_length=7),
+    SamplerSettings(order="random", temperature=1.5, top_p=None), SamplerSettings(order="entropy", top_k=3),
+    SamplerSettings(order="margin", repetition_penalty=1.0, no_repeat_ngram=0),
+])  # fmt: skip
+def test_no_special_token_no_unk_and_the_prompt_as_typed(generator, settings):
+    prompts = ["Ankara", "  Bir  varmış\n", "", "ev <mask> </s>", "İSTANBUL'da ığdır"]
+    requests = [Request(prompt, max_new_tokens=20, seed=seed) for prompt in prompts for seed in range(3)]
+    for request, step in zip(requests, last_steps(generator, requests, settings), strict=True):
+        canvas = generator.canvas(request)
+        start = canvas.free[0]
+        assert step.tokens[:start] == canvas.tokens[:start]
+        new = list(step.tokens[start:])
+        if CODEC.end_id in new:
+            assert new.index(CODEC.end_id) == len(new) - 1
+            new.pop()
+        assert not set(new) & CODEC.special_ids
+        assert new
+        completion = generator.read(request, step)
+        assert completion.text == request.prompt + completion.completion
+        assert completion.finish_reason == ("stop" if step.tokens[-1] == CODEC.end_id else "length")
+
+
+def last_steps(generator, requests, settings):
+    last = {}
+    for step in generator.steps(requests, settings):
+        last[step.row] = step
+    return [last[row] for row in range(len(requests))]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_text_is_the_same_alone_and_in_a_batch_for_500_cases(temperature):
+    generator = Generator(tiny_denoiser(), CODEC, learned_end=True)
+    words = sorted({word for text in TINY_TEXTS for word in text.split()})
+    requests = [
+        Request(" ".join(words[number % 7 : number % 7 + number % 5]), max_new_tokens=4 + number % 9, seed=number)
+        for number in range(500)
+    ]
+    settings = SamplerSettings(temperature=temperature, block_length=4)
+    alone = [generator.complete([request], settings)[0] for request in requests]
+    together = []
+    for start, size in ((0, 2), (2, 7), (9, 32), (41, 459)):
+        together += generator.complete(requests[start : start + size], settings)
+    different = [(one, other) for one, other in zip(alone, together, strict=True) if one.text != other.text]
+    assert len(different) <= 2
+    assert all(min(one.closest, other.closest) < 1e-4 for one, other in different)
+
+
+@pytest.mark.parametrize(("length", "steps"), [(24, 7), (24, 24), (24, 1), (5, 40), (33, 10)])
+def test_spends_exactly_the_steps_asked_for(length, steps):
+    generator = Generator(tiny_denoiser(), CODEC)
+    settings = SamplerSettings(steps=steps, block_length=5)
+    seen = list(generator.steps([Request("ev", max_new_tokens=length)], settings))
+    assert len(seen) == min(steps, length)
+    assert sum(len(step.committed) for step in seen) == length
+    counts = [len(step.committed) for step in seen]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_blocks_are_filled_left_to_right_and_committed_tokens_stay():
+    generator = Generator(tiny_denoiser(), CODEC)
+    request = Request("ev", max_new_tokens=20)
+    start = generator.canvas(request).free[0]
+    known: dict[int, int] = {}
+    blocks = []
+    for step in generator.steps([request], SamplerSettings(block_length=5)):
+        assert all(step.tokens[position] == token for position, token in known.items())
+        known |= {position: step.tokens[position] for position in step.committed}
+        blocks += [(position - start) // 5 for position in step.committed]
+        assert step.done == (len(known) == 20)
+    assert blocks == sorted(blocks)
+
+
+def test_nothing_after_the_end_token_survives():
+    denoiser = tiny_denoiser()
+    with torch.no_grad():
+        denoiser.model.cls.predictions.bias[CODEC.end_id] = 30.0  # wants to end everywhere
+    generator = Generator(denoiser, CODEC, learned_end=True)
+    [completion] = generator.complete([Request("ev", max_new_tokens=16)], SamplerSettings(block_length=16))
+    assert completion.finish_reason == "stop"
+    assert len(completion.completion) > 0
+    without = Generator(denoiser, CODEC, learned_end=False)
+    [completion] = without.complete([Request("ev", max_new_tokens=16)], SamplerSettings())
+    assert completion.finish_reason == "length"
+
+
+def test_no_ngram_is_generated_twice():
+    generator = Generator(tiny_denoiser(), CODEC)
+    for seed in range(20):
+        request = Request("ev", max_new_tokens=40, seed=seed)
+        settings = SamplerSettings(no_repeat_ngram=2, repetition_penalty=1.0, temperature=0.3)
+        [step] = last_steps(generator, [request], settings)
+        new = step.tokens[generator.canvas(request).free[0] :]
+        pairs = list(itertools.pairwise(new))
+        assert len(pairs) == len(set(pairs))
+
+
+def test_ngram_ban_sees_every_place_in_the_ngram():
+    row = [1, 2, 3, None, 2, 3, None, 1, None, 3, None]
+    assert repeated_ngrams(row, [3, 6, 8, 10], n=3) == [{1}, set(), {2}, set()]
+    assert repeated_ngrams([1, 2, 1, None], [3], n=2) == [{2}]
+    assert repeated_ngrams([1, 1, None], [2], n=0) == [set()]
+    assert repeated_ngrams([1, None, 1], [1], n=2) == [{1}]  # two new n-grams that equal each other
+
+
+def test_prompt_that_does_not_fit_is_refused_with_the_way_out():
+    generator = Generator(tiny_denoiser(), CODEC)
+    with pytest.raises(InputError, match="at most 64; shorten the prompt or lower --max-new-tokens"):
+        generator.canvas(Request("ev " * 40, max_new_tokens=30))
+
+
+class Toy(nn.Module):
+    """A denoiser over {a, b, c} that knows the joint distribution of two tokens."""
+
+    def __init__(self, joint):
+        super().__init__()
+        self.joint = nn.Parameter(joint, requires_grad=False)
+        self.mask = 3
+
+    def forward(self, xt, *, attention_mask, where):
+        rows = []
+        for row, chosen in zip(xt.tolist(), where.tolist(), strict=True):
+            for position, wanted in enumerate(chosen):
+                if wanted:
+                    other = row[1 - position]
+                    table = self.joint if position == 0 else self.joint.T
+                    conditional = table.sum(1) if other == self.mask else table[:, other]
+                    rows.append(torch.cat([conditional.log(), torch.tensor([-30.0])]))
+        return torch.stack(rows)
+
+
+@pytest.mark.parametrize("order", ["random", "confidence", "entropy"])
+def test_token_by_token_sampling_draws_from_the_models_joint_distribution(order):
+    generator = torch.Generator().manual_seed(0)
+    joint = torch.rand(3, 3, generator=generator)
+    joint /= joint.sum()
+    forbidden = torch.tensor([False, False, False, True])
+    settings = SamplerSettings(temperature=1.0, top_p=None, order=order, repetition_penalty=1.0, no_repeat_ngram=0)
+    draws = 4000
+    canvases = [Canvas(tokens=(3, 3), free=(0, 1), key=(number,)) for number in range(draws)]
+    counts = Counter(
+        step.tokens for step in denoise(Toy(joint), canvases, settings, mask_id=3, pad_id=3, forbidden=forbidden)
+        if step.done
+    )  # fmt: skip
+    expected = {(a, b): draws * float(joint[a, b]) for a in range(3) for b in range(3)}
+    assert set(counts) <= set(expected)
+    if order == "random":  # other orders choose the position by what was drawn there, which bends the joint
+        chi2 = sum((counts[pair] - wanted) ** 2 / wanted for pair, wanted in expected.items())
+        assert chi2 < 26.1  # 8 degrees of freedom, p = 0.001
+
+
+def test_draws_follow_the_distribution_on_a_large_vocabulary():
+    size, draws = 5000, 200_000
+    log_probs = (torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2).log_softmax(-1)
+    u = torch.rand(draws, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    tokens = torch.cat([draw(log_probs.expand(len(part), -1), part) for part in u.split(500)])
+    expected = log_probs.exp() * draws
+    common = expected >= 5
+    observed = torch.bincount(tokens, minlength=size).double()
+    cells = torch.cat([observed[common], observed[~common].sum()[None]])
+    wanted = torch.cat([expected[common], expected[~common].sum()[None]])
+    chi2, degrees = float(((cells - wanted) ** 2 / wanted).sum()), len(cells) - 1
+    assert abs(chi2 - degrees) < 4 * math.sqrt(2 * degrees)
+
+
+def test_draw_never_picks_what_is_forbidden_even_at_the_edges():
+    log_probs = torch.tensor([[-math.inf, 0.0, -math.inf]], dtype=torch.float64)
+    for u in (0.0, 0.5, 1.0 - 2**-53):
+        assert int(draw(log_probs, torch.tensor([u], dtype=torch.float64))) == 1
+
+
+def test_filters_keep_the_token_that_crosses_top_p_and_the_k_best():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    kept = filtered_log_probs(logits, temperature=1.0, top_k=None, top_p=0.6).isfinite()
+    assert kept.tolist() == [[True, True, False, False]]
+    kept = filtered_log_probs(logits, temperature=1.0, top_k=3, top_p=None).isfinite()
+    assert kept.tolist() == [[True, True, True, False]]

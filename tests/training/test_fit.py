@@ -1,0 +1,191 @@
+"""The loop: the loss falls, slices equal the whole, and nothing is lost when it is cut off."""
+
+import contextlib
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffutron.diffusion import Diffusion, FixedRate
+from diffutron.errors import CheckpointError
+from diffutron.model import LoraSettings, add_lora
+from diffutron.recipe import check
+from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+from diffutron.tokens.rows import encode_rows
+from diffutron.training.fit import Hooks, accumulate_gradients, fit
+from diffutron.training.learning_rate import LearningRateSettings, learning_rate_factor
+from diffutron.training.optimizer import OptimizerSet, OptimizerSettings, orthogonalise
+from diffutron.training.recipe import TrainRecipe
+from diffutron.training.state import CheckpointStore, Cursor
+
+CODEC = tiny_codec()
+ROWS = encode_rows(TINY_TEXTS * 3, CODEC, max_tokens=48)
+
+
+def recipe(**changes) -> TrainRecipe:
+    values = {
+        "model": "tiny", "data": {"corpus": "nowhere", "max_tokens": 48}, "objective": {"kind": "mlm", "mask_rate": 0.3},
+        "optimizer": {"learning_rate": 3e-3}, "batch_tokens": 200, "micro_batch_tokens": 200, "train_tokens": 4000,
+        "checkpoint_every_tokens": 1000, **changes,
+    }  # fmt: skip
+    return check(values, TrainRecipe, place="test")
+
+
+def store(folder, keep=2, run="run") -> CheckpointStore:
+    return CheckpointStore(folder, run_fingerprint=run, keep=keep)
+
+
+def weights(denoiser):
+    return {name: param.detach().clone() for name, param in denoiser.named_parameters()}
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("lora", [True, False])
+def test_training_lowers_the_loss(tmp_path, kind, lora):
+    denoiser = tiny_denoiser()
+    if lora:
+        add_lora(denoiser, LoraSettings(r=8, alpha=16), seed=0, base_name="tiny")
+    frozen = {name: param.detach().clone() for name, param in denoiser.named_parameters() if not param.requires_grad}
+    losses = []
+    settings = recipe(
+        optimizer={"kind": kind, "learning_rate": 1e-2, "matrix_learning_rate": 0.02}, train_tokens=20_000
+    )
+    hooks = Hooks(on_step=lambda record: losses.append(record.loss))
+    fit(denoiser, ROWS, CODEC, settings, store(tmp_path), hooks=hooks)
+    # Adapters cannot reach the embeddings of a random model, so they gain less.
+    assert np.mean(losses[-10:]) < (0.96 if lora else 0.9) * np.mean(losses[:10])
+    assert same(frozen, weights(denoiser))
+
+
+@pytest.mark.parametrize("objective", [FixedRate(0.3), Diffusion()], ids=["mlm", "diffusion"])
+def test_accumulated_gradients_equal_one_big_batch(objective):
+    examples = np.arange(12)
+    gradients, losses = [], []
+    for size in (48, 10_000):
+        denoiser = tiny_denoiser(dtype=torch.float64)
+        loss, _ = accumulate_gradients(
+            denoiser, ROWS, CODEC, recipe(micro_batch_tokens=size), objective, examples, epoch=0, progress=0.0
+        )
+        losses.append(loss)
+        gradients.append({name: param.grad for name, param in denoiser.named_parameters() if param.grad is not None})
+    assert losses[0] == pytest.approx(losses[1], abs=1e-12)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-12), name
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_run_cut_at_any_step_ends_with_the_same_bits(tmp_path, kind):
+    settings = recipe(optimizer={"kind": kind, "learning_rate": 3e-3})
+    whole = tiny_denoiser()
+    fit(whole, ROWS, CODEC, settings, store(tmp_path / "whole"))
+
+    class Kill(Exception):
+        pass
+
+    def at(step):
+        def stop(record):
+            if record.step == step:
+                raise Kill
+
+        return Hooks(on_step=stop)
+
+    for attempt, step in enumerate((3, 7, 8, 15, 10_000)):
+        started = any((tmp_path / "cut").glob("step-*"))
+        resumed = tiny_denoiser(seed=attempt if started else 0)  # whatever is in memory, the checkpoint decides
+        with contextlib.suppress(Kill):
+            cursor = fit(resumed, ROWS, CODEC, settings, store(tmp_path / "cut"), hooks=at(step))
+    assert cursor.tokens >= 4000
+    assert same(weights(whole), weights(resumed))
+
+
+def test_interrupt_keeps_a_checkpoint(tmp_path):
+    def interrupt(record):
+        if record.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_denoiser(), ROWS, CODEC, recipe(), store(tmp_path), hooks=Hooks(on_step=interrupt))
+    [kept] = tmp_path.glob("step-*")
+    assert json.loads((kept / "state.json").read_text())["cursor"]["step"] == 2
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "state"])
+def test_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path, damage, caplog):
+    denoiser = tiny_denoiser()
+    fit(denoiser, ROWS, CODEC, recipe(train_tokens=2500), store(tmp_path))
+    older, newest = sorted(tmp_path.glob("step-*"))
+    file = newest / ("state.json" if damage == "state" else "weights.safetensors")
+    raw = bytearray(file.read_bytes())
+    if damage == "delete":
+        file.unlink()
+    elif damage == "flip":
+        raw[len(raw) // 2] ^= 1
+        file.write_bytes(raw)
+    else:
+        file.write_bytes(raw[: len(raw) // 2])
+    fresh = tiny_denoiser(seed=9)
+    cursor = store(tmp_path).resume(fresh, OptimizerSet(OptimizerSettings(), fresh))
+    assert f"step-{cursor.step:07d}" == older.name
+    assert "broken" in caplog.text
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    denoiser = tiny_denoiser()
+    optimizers = OptimizerSet(OptimizerSettings(), denoiser)
+    store(tmp_path, run="one").save(Cursor(1, 10), denoiser, optimizers)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        store(tmp_path, run="two").resume(denoiser, optimizers)
+
+
+def test_only_the_newest_checkpoints_stay(tmp_path):
+    fit(tiny_denoiser(), ROWS, CODEC, recipe(), store(tmp_path, keep=2))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_loss_that_is_not_finite_three_times_stops_and_keeps_the_last_checkpoint(tmp_path):
+    denoiser = tiny_denoiser()
+    before = weights(denoiser)
+    with torch.no_grad():
+        denoiser.model.cls.predictions.bias[7] = math.nan
+    with pytest.raises(CheckpointError, match=r"not finite 3 times.*learning_rate"):
+        fit(denoiser, ROWS, CODEC, recipe(), store(tmp_path))
+    del before["model.cls.predictions.bias"]
+    assert same(before, weights(denoiser))
+
+
+def test_records_count_tokens_progress_and_rate(tmp_path):
+    records = []
+    settings = recipe(learning_rate={"warmup_tokens": 1000, "decay": "linear"})
+    fit(tiny_denoiser(), ROWS, CODEC, settings, store(tmp_path), hooks=Hooks(on_step=records.append))
+    assert [record.step for record in records] == list(range(1, len(records) + 1))
+    assert records[-1].progress == 1.0
+    assert all(later.tokens > earlier.tokens for earlier, later in zip(records, records[1:], strict=False))
+    rates = [record.learning_rate for record in records]
+    assert 0 < rates[0] < max(rates) <= 3e-3
+    assert rates[-1] < max(rates)
+
+
+def test_learning_rate_warms_up_holds_and_falls():
+    settings = LearningRateSettings(warmup_tokens=100, decay="1-sqrt", decay_share=0.2, floor=0.1)
+    factor = [
+        learning_rate_factor(settings, tokens=tokens, total_tokens=1000) for tokens in (0, 99, 500, 800, 850, 1000)
+    ]
+    assert factor == pytest.approx([0.01, 1.0, 1.0, 1.0, 0.1 + 0.9 * 0.5, 0.1], abs=1e-9)
+
+
+def test_orthogonalised_update_has_singular_values_near_one():
+    for shape in ((32, 32), (16, 64), (64, 16)):
+        matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        left, values, right = torch.linalg.svd(orthogonalise(matrix), full_matrices=False)
+        assert values.min() > 0.3
+        assert values.max() < 1.3
+        # the same singular directions: U V' of the input is that of the output
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        assert torch.allclose((u @ v * (left @ right)).sum(), torch.tensor(float(min(shape)), dtype=torch.float64))
