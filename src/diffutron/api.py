@@ -14,12 +14,12 @@ from diffutron.recipe import check
 from diffutron.tokens.codec import TextCodec
 
 
-def load(name: str = "mini", *, device: str = "cpu") -> DiffusionLM:
+def load(name: str = "mini", *, device: str = "auto") -> DiffusionLM:
     """Load a model.
 
     Args:
         name: ``mini``, ``mini-base``, a folder, or a hub id (``org/name`` or ``org/name@revision``).
-        device: a torch device.
+        device: a torch device; "auto" takes a CUDA device where there is one.
 
     Raises:
         ModelError: no such model, or one that cannot denoise.

@@ -301,6 +301,10 @@ def test_recipe_commands_on_a_file_that_is_no_text(error_of, tmp_path, command):
 # whatever the command
 
 
+def test_a_name_that_holds_a_line_end_does_not_break_the_line(error_of):
+    assert error_of("eval", "ppl", "--data", "a\nb.jsonl") == "data file a b.jsonl does not exist"
+
+
 def test_an_interrupt_is_one_line_too(error_of, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

@@ -88,7 +88,7 @@ def test_a_line_that_is_not_utf8_is_named_and_the_rest_is_read(read, name):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(read, name):
-    content = lines("bir", "iki") if name == "a.jsonl" else "bir\n\niki\n".encode()
+    content = lines("bir", "iki") if name == "a.jsonl" else b"bir\n\niki\n"
     records, faults = read(name, b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
     assert [record["text"].strip() for record in records.values()] == ["bir", "iki"]
     assert faults == {}
@@ -112,6 +112,14 @@ def test_a_gzip_file_with_rotten_bytes_is_a_fault_and_no_crash(read):
     records, faults = read("a.jsonl.gz", bytes(whole))
     assert records["1"] == {"text": "0 sayılı metin"}
     assert any("breaks off" in reason for reason in faults.values())
+
+
+def test_a_gzip_file_that_goes_on_as_something_else_gives_what_stood_before(read):
+    # 0xff opens no block of compressed data: zlib itself refuses, not the checksum.
+    records, faults = read("a.jsonl.gz", gzip.compress(lines("bir", "iki")) + gzip.compress(b"")[:10] + b"\xff" * 50)
+    assert [record["text"] for record in records.values()] == ["bir", "iki"]
+    assert len(faults) == 1
+    assert "breaks off" in next(iter(faults.values()))
 
 
 def test_a_file_that_is_called_gz_and_is_not_is_a_fault(read):
@@ -231,7 +239,7 @@ def test_a_folder_is_read_whole_in_order_of_name(tmp_path):
     (tmp_path / "c.txt").write_text("dördüncü\n", encoding="utf-8")
     (tmp_path / "a.jsonl").write_bytes(lines("birinci"))
     (tmp_path / "b" / "y.jsonl.gz").write_bytes(gzip.compress(lines("üçüncü")))
-    (tmp_path / "b" / "x.txt.gz").write_bytes(gzip.compress("ikinci".encode()))
+    (tmp_path / "b" / "x.txt.gz").write_bytes(gzip.compress(b"ikinci"))
     (tmp_path / "README.md").write_text("not data")
     (tmp_path / "d.jsonl.bak").write_text("not data")
     (tmp_path / "e.parquet").mkdir()  # a folder, whatever it is called

@@ -20,7 +20,8 @@ def test_each_letter_of_the_alphabet_has_its_pair(small, capital):
 
 @pytest.mark.parametrize(
     ("capitals", "small"),
-    [("ISPARTA", "ısparta"), ("İSTANBUL", "istanbul"), ("IĞDIR'IN IŞIĞI", "ığdır'ın ışığı"), ("KÂĞIT, LÂİK", "kâğıt, lâik")],
+    [("ISPARTA", "ısparta"), ("İSTANBUL", "istanbul"), ("IĞDIR'IN IŞIĞI", "ığdır'ın ışığı"),
+     ("KÂĞIT, LÂİK", "kâğıt, lâik")],
 )  # fmt: skip
 def test_words_whose_case_python_gets_wrong(capitals, small):
     assert lower_tr(capitals) == small

@@ -26,7 +26,8 @@ ROWS = encode_rows(TINY_TEXTS * 3, CODEC, max_tokens=48)
 
 def recipe(**changes) -> TrainRecipe:
     values = {
-        "model": "tiny", "data": {"corpus": "nowhere", "max_tokens": 48}, "objective": {"kind": "mlm", "mask_rate": 0.3},
+        "model": "tiny", "data": {"corpus": "nowhere", "max_tokens": 48},
+        "objective": {"kind": "mlm", "mask_rate": 0.3},
         "optimizer": {"learning_rate": 3e-3}, "batch_tokens": 200, "micro_batch_tokens": 200, "train_tokens": 4000,
         "checkpoint_every_tokens": 1000, **changes,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="mini, mini-base, a folder, or a hub id (org/name[@revision]).")
+    str, typer.Option("--model", "-m", help="mini, mini-base, a folder, or a hub id (org/name or org/name@revision).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]

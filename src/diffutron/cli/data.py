@@ -39,7 +39,9 @@ def build(
     line = ProgressLine()
 
     def progress(report: CurationReport) -> None:
-        line.show(f"data build | {count(report.read)} read | {count(report.kept)} kept | {count(report.characters)}B")
+        line.show(
+            f"data build | {count(report.read)} read | {count(report.kept)} kept, {count(report.characters)} characters"
+        )
 
     corpus = build_corpus(settings, folder, on_progress=progress)
     if json:

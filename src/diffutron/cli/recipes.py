@@ -78,10 +78,13 @@ def _schema_of(path: Path) -> type[Settings]:
 
     if not path.is_file():
         return TrainRecipe
-    values = parse_yaml(path.read_text(encoding="utf-8"), place=str(path))
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"), place=str(path))
+    except UnicodeDecodeError:
+        return TrainRecipe  # load_recipe says what is wrong
     return CorpusSettings if isinstance(values, dict) and "sources" in values else TrainRecipe
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").splitlines()[0]
+    first, *_ = [*path.read_text(encoding="utf-8").splitlines(), ""]
     return first.removeprefix("#").strip()

@@ -21,6 +21,7 @@ def train(
 ) -> None:
     """Train a model as a recipe says: LoRA or full, masked language modelling or diffusion."""
     from diffutron.cli.recipes import find_recipe
+    from diffutron.corpus import CurationReport
     from diffutron.errors import DiffutronError, InputError
     from diffutron.model.names import go_offline
     from diffutron.recipe import load_recipe
@@ -40,13 +41,17 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    run = prepare_run(settings, folder)
+    line = ProgressLine()
+
+    def reading(report: CurationReport) -> None:
+        line.show(f"corpus | {count(report.read)} read | {count(report.kept)} kept")
+
+    run = prepare_run(settings, folder, on_corpus=reading)
     tokens = int(run.rows.lengths.sum())
     note(
         f"{settings.model}: {count(run.parameters)} parameters, {count(run.trainable)} trained "
         f"({run.trainable / run.parameters:.2%}) | {len(run.rows)} rows, {count(tokens)} tokens"
     )
-    line = ProgressLine()
 
     def show(record: dict[str, Any]) -> None:
         if "loss" in record:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import json
 import itertools
+import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ class SourceSettings(Settings):
     sample: float = Field(default=1.0, gt=0, le=1)
     """Share of documents to keep, chosen by a hash of the text."""
     max_documents: int | None = Field(default=None, ge=1)
-    """Stop after so many records."""
+    """Stop after so many records of the source, those filtered out included."""
 
     @model_validator(mode="after")
     def _one_place(self) -> SourceSettings:

@@ -71,7 +71,7 @@ def masked_perplexity(
 
     Args:
         texts: near-empty ones (no token) are left out.
-        mask_rate: the chance of each token to be hidden; special tokens never are.
+        mask_rate: the chance of each token to be hidden; special tokens and ``<unk>`` never are.
 
     Raises:
         DataError: no text holds a token, or none was hidden.
@@ -97,7 +97,7 @@ def masked_perplexity(
     return MaskedPerplexity(
         perplexity=_exp(mean), low=_exp(low), high=_exp(high), nll=mean,
         top1=float(correct.sum() / masked.sum()), num_texts=documents,
-        num_tokens=sum(len(span.ids) - 1 - (span.ids[-1] == codec.end_id) for span in spans),
+        num_tokens=sum(index not in codec.special_ids for span in spans for index in span.ids),
         num_masked=int(masked.sum()), mask_rate=mask_rate, seed=seed, fingerprint=fingerprint,
     )  # fmt: skip
 
@@ -138,8 +138,7 @@ def _hide(batch: list[_Window], codec: TextCodec, mask_rate: float, seed: int) -
     for row, span in enumerate(batch):
         x0[row, : len(span.ids)] = torch.tensor(span.ids)
     attention_mask = torch.arange(x0.shape[1]) < torch.tensor([[len(span.ids)] for span in batch])
-    can_mask = attention_mask & (x0 != codec.end_id)
-    can_mask[:, 0] = False
+    can_mask = attention_mask & ~torch.isin(x0, torch.tensor(sorted(codec.special_ids)))
     _, noise = example_noise(seed, [span.key for span in batch], x0.shape[1])
     rates = torch.full((len(batch),), mask_rate, dtype=noise.dtype)
     return mask_tokens(x0, rates, can_mask=can_mask, noise=noise, mask_token_id=codec.mask_id), attention_mask

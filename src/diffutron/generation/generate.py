@@ -15,6 +15,9 @@ from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings,
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
 
+MAX_ROWS = 64
+"""rows in one denoiser call; a long list of prompts takes no more memory than this many"""
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -72,13 +75,17 @@ class Generator:
         )  # fmt: skip
 
     def complete(self, requests: Sequence[Request], settings: SamplerSettings) -> list[Completion]:
-        """All completions, in the order of the requests."""
-        last: dict[int, DenoisingStep] = {}
-        closest = [float("inf")] * len(requests)
-        for step in self.steps(requests, settings):
-            last[step.row] = step
-            closest[step.row] = min(closest[step.row], step.closest)
-        return [self.read(request, last[row], closest=closest[row]) for row, request in enumerate(requests)]
+        """All completions, in the order of the requests, :data:`MAX_ROWS` at a time."""
+        completions = []
+        for start in range(0, len(requests), MAX_ROWS):
+            part = requests[start : start + MAX_ROWS]
+            last: dict[int, DenoisingStep] = {}
+            closest = [float("inf")] * len(part)
+            for step in self.steps(part, settings):
+                last[step.row] = step
+                closest[step.row] = min(closest[step.row], step.closest)
+            completions += [self.read(each, last[row], closest=closest[row]) for row, each in enumerate(part)]
+        return completions
 
     def canvas(self, request: Request) -> Canvas:
         """``<s> prompt`` and as many masks as asked for; no ``</s>``, which would promise that the text ends there.

@@ -85,10 +85,9 @@ class _Row:
 
     @property
     def quota(self) -> int:
-        """Tokens to commit now, so that ``steps`` calls commit all: no rounding leaves a step over or out."""
+        """Tokens to commit now: an even pace at which ``steps`` calls commit all, no step left over or out."""
         total = len(self.canvas.free)
-        due = ((self.taken + 1) * total) // self.steps
-        return max(1, due - len(self.committed))
+        return (self.taken + 1) * total // self.steps - self.taken * total // self.steps
 
 
 def denoise(
@@ -168,8 +167,11 @@ def _advance(
     for line, repeating in enumerate(banned):
         if repeating:
             log_probs[line, sorted(repeating)] = -torch.inf
-    if end_id is not None and first_free in window:
-        log_probs[window.index(first_free), end_id] = -torch.inf  # a completion holds at least one token
+    if end_id is not None:
+        # A completion holds at least one token, and a text does not end before what is given.
+        last_fixed = max(set(range(len(row.canvas.tokens))) - set(row.canvas.free), default=-1)
+        early = [line for line, position in enumerate(window) if position == first_free or position < last_fixed]
+        log_probs[early, end_id] = -torch.inf
     log_probs = log_probs.log_softmax(dim=-1)
 
     # As many numbers every time, so that a position's number does not depend on which others are still hidden.

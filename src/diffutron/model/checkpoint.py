@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -37,12 +38,17 @@ class Loaded:
     diffusion: dict[str, Any]
 
 
-def load_model(name: str, *, device: torch.device | str = "cpu") -> Loaded:
+def load_model(name: str, *, device: torch.device | str = "auto") -> Loaded:
     """Load a checkpoint, or an adapter merged into the base it names, as fp32 in evaluation mode.
+
+    Args:
+        device: a torch device; "auto" takes a CUDA device where there is one.
 
     Raises:
         ModelError: unknown name, decoder or other architecture, or a checkpoint that lacks weights.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     place = resolve_model(name)
     folder = place if isinstance(place, Path) else None
     if folder is not None and (folder / "adapter_config.json").is_file():
@@ -69,6 +75,8 @@ def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded
     base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not base_name:
         raise ModelError(f"{name}: adapter_config.json names no base model")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{name}: adapter_model.safetensors is missing; pickled adapters are not read")
     # A relative folder is meant from the adapter's own place.
     sibling = (folder / base_name).resolve()
     base = load_model(str(sibling) if sibling.is_dir() else base_name, device=device)
@@ -134,9 +142,11 @@ def appearing(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
         _sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder} could not be written: {error.strerror or error}; free space or permissions, "
-                              "then run the same command again") from error  # fmt: skip
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(
+            f"{folder} could not be written: {reason}; mend space or permissions, then run the same command again"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -183,7 +193,7 @@ def _explained(name: str) -> Iterator[None]:
     """One line instead of the traceback of a library."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = " ".join(str(error).split())[:200]
         hint = "; it is not on this machine and --offline forbids the hub" if is_offline() and "/" in name else ""
         raise ModelError(f"model {name!r} cannot be loaded{hint}: {line}") from None

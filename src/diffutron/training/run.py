@@ -78,8 +78,7 @@ def prepare_run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     corpus = _corpus(recipe, folder, on_corpus)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = load_model(recipe.model, device=device)
+    loaded = load_model(recipe.model)
     if recipe.data.max_tokens > loaded.denoiser.max_positions:
         raise InputError(
             f"data.max_tokens is {recipe.data.max_tokens}, but {recipe.model} reads at most "
@@ -88,7 +87,11 @@ def prepare_run(
     codec = TextCodec(loaded.tokenizer)
     peft_model = None
     if recipe.lora is not None:
-        peft_model = add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=recipe.model)
+        base = Path(recipe.model)
+        base_name = str(base.resolve()) if base.is_dir() else recipe.model  # loads from any working directory
+        peft_model = add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=base_name)
+    else:
+        loaded.denoiser.requires_grad_(True)
     rows = encode_rows(
         read_texts(corpus.train), codec, max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts
     )
@@ -119,6 +122,7 @@ def execute(
 
     def measure(cursor: Cursor) -> None:
         if evaluate is not None:
+            records.keep_until(cursor.step + 1, without_scores_at=cursor.step)
             records.write({"step": cursor.step, "tokens": cursor.tokens, **evaluate()})
 
     def note(record: Any) -> None:
@@ -127,8 +131,6 @@ def execute(
 
     if not resume:
         run.metrics.unlink(missing_ok=True)
-    if run.recipe.lora is None:
-        run.loaded.denoiser.requires_grad_(True)
     try:
         fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, store, resume=resume, hooks=Hooks(note, measure))
     except torch.OutOfMemoryError as error:
@@ -159,8 +161,8 @@ class _MetricsFile:
     def __init__(self, path: Path, on_record: Callable[[dict[str, Any]], None]) -> None:
         self.path, self.on_record, self.checked = path, on_record, False
 
-    def keep_until(self, step: int) -> None:
-        """Before the first new step: drop what an interrupted run wrote after its last checkpoint."""
+    def keep_until(self, step: int, *, without_scores_at: int | None = None) -> None:
+        """Before the first new record: drop what an interrupted run wrote after its last checkpoint."""
         if self.checked or not self.path.exists():
             self.checked = True
             return
@@ -168,7 +170,9 @@ class _MetricsFile:
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] < step:
+                record = json.loads(line)
+                again = record["step"] == without_scores_at and "loss" not in record
+                if record["step"] < step and not again:
                     kept.append(line + "\n")
             except (ValueError, KeyError):
                 continue  # a line cut by a kill

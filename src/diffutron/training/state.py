@@ -50,12 +50,9 @@ class CheckpointStore:
         """
         target = self.folder / f"step-{cursor.step:07d}"
         with appearing(target) as draft:
-            try:
-                weights = {name: param.detach().contiguous() for name, param in _trainable(model).items()}
-                save_file(weights, draft / _WEIGHTS)
-                save_file({key: tensor.contiguous() for key, tensor in optimizers.state().items()}, draft / _OPTIMIZER)
-            except SafetensorError as error:
-                raise OSError(str(error)) from None
+            weights = {name: param.detach().contiguous() for name, param in _trainable(model).items()}
+            save_file(weights, draft / _WEIGHTS)
+            save_file({key: tensor.contiguous() for key, tensor in optimizers.state().items()}, draft / _OPTIMIZER)
             hashes = {name: _sha256(draft / name) for name in (_WEIGHTS, _OPTIMIZER)}
             write_json(draft / _STATE, {"cursor": asdict(cursor), "run": self.run_fingerprint, "sha256": hashes})
         for old in self._newest_first()[self.keep :]:

