@@ -16,7 +16,11 @@ PAIRS = [
     ("Ekmek fiyatları bu yıl iki katına çıktı.", "Bread prices doubled this year."),
     ("Doktor hastaya dinlenmesini söyledi.", "The doctor told the patient to rest."),
     ("Bilgisayarım açılmıyor, yardım eder misin?", "My computer won't start, can you help me?"),
-    ("Çocuklar parkta top oynuyor.", "Parkta top oynayan çocuklar var."),
+    ("Çocuklar parkta top oynuyor.", "Children are playing ball in the park."),
+]
+PARAPHRASES = [
+    ("Çocuklar parkta top oynuyor.", "Parkta top oynayan çocuklar var.", "Merkez bankası faizi indirdi."),
+    ("Merkez bankası faizi indirdi.", "Faizler merkez bankasınca düşürüldü.", "Kedi ağaca tırmandı."),
 ]
 
 
@@ -64,6 +68,12 @@ def test_sentence_lies_closer_to_its_translation_than_to_any_other(embed):
     assert (own > others.max(dim=1).values).all()
     assert (own > others.max(dim=0).values).all()
     assert float(own.mean() - (similarity.sum() - own.sum()) / (len(PAIRS) * (len(PAIRS) - 1))) > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sentence", "paraphrase", "unrelated"), PARAPHRASES)
+def test_sentence_lies_closer_to_its_paraphrase_than_to_an_unrelated_one(embed, sentence, paraphrase, unrelated):
+    assert embed(sentence) @ embed(paraphrase) > embed(sentence) @ embed(unrelated) + 0.05
 
 
 @pytest.mark.slow

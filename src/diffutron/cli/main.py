@@ -53,11 +53,10 @@ def main() -> None:
         app()
     except DiffutronError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == 130:  # how typer ends on Ctrl-C, without a word
+            _fail("interrupted")
+        raise
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}")

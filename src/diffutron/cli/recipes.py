@@ -27,7 +27,15 @@ def ls(json: JsonOption = False) -> None:
 @app.command("show")
 def show(recipe: Path) -> None:
     """Print a recipe as it is written."""
-    print(find_recipe(recipe).read_text(encoding="utf-8"), end="")
+    from diffutron.errors import RecipeError
+
+    path = find_recipe(recipe)
+    try:
+        print(path.read_text(encoding="utf-8"), end="")
+    except FileNotFoundError:
+        raise RecipeError(f"recipe {recipe} does not exist; `diffutron recipe ls` lists the ones that ship") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {path} is not UTF-8") from None
 
 
 @app.command("check")

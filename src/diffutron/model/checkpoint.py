@@ -135,6 +135,7 @@ def appearing(folder: Path) -> Iterator[Path]:
         yield draft
         for file in draft.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)  # safetensors writes files that only their owner can read
                 _sync(file)
         old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
         if folder.exists():
