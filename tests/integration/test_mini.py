@@ -65,9 +65,23 @@ def test_generated_text_holds_no_special_token(mini):
 def test_mini_writes_the_same_text_alone_and_in_a_batch_for_500_cases(mini, temperature):
     from diffutron.generation import Generator, Request, SamplerSettings
 
-    words = "Türkiye deniz kitap sabah çocuk yol Ankara müzik ağaç tarih bilim kapı ışık zaman insan su".split()
+    words = [
+        "Türkiye",
+        "deniz",
+        "kitap",
+        "sabah",
+        "çocuk",
+        "yol",
+        "Ankara",
+        "ağaç",
+        "tarih",
+        "bilim",
+        "kapı",
+        "ışık",
+        "su",
+    ]
     requests = [
-        Request(" ".join(words[(number * step) % 16] for step in range(1, 1 + number % 5)), 6 + number % 7, seed=number)
+        Request(" ".join(words[(number * step) % 13] for step in range(1, 1 + number % 5)), 6 + number % 7, seed=number)
         for number in range(500)
     ]
     generator = Generator(mini.denoiser, mini.codec, learned_end=True)

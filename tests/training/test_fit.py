@@ -1,6 +1,7 @@
 """The loop: the loss falls, slices equal the whole, and nothing is lost when it is cut off."""
 
 import contextlib
+import itertools
 import json
 import math
 
@@ -167,7 +168,7 @@ def test_records_count_tokens_progress_and_rate(tmp_path):
     fit(tiny_denoiser(), ROWS, CODEC, settings, store(tmp_path), hooks=Hooks(on_step=records.append))
     assert [record.step for record in records] == list(range(1, len(records) + 1))
     assert records[-1].progress == 1.0
-    assert all(later.tokens > earlier.tokens for earlier, later in zip(records, records[1:], strict=False))
+    assert all(later.tokens > earlier.tokens for earlier, later in itertools.pairwise(records))
     rates = [record.learning_rate for record in records]
     assert 0 < rates[0] < max(rates) <= 3e-3
     assert rates[-1] < max(rates)

@@ -159,6 +159,38 @@ def _advance(
     mask_id: int,
     end_id: int | None,
 ) -> DenoisingStep:
+    """One step of one row: believe, draw everywhere in the window, commit the best."""
+    log_probs = _beliefs(row, window, logits, settings, mask_id, end_id)
+    # As many numbers every time, so that a position's number does not depend on which others are still hidden.
+    u = torch.from_numpy(row.noise.random((2, len(row.canvas.free))))
+    places = torch.tensor([row.canvas.free.index(position) for position in window])
+    tokens, closeness = _choose(log_probs, u[0, places], settings)
+    priority = POLICIES[settings.order].priority(log_probs, tokens, u[1, places])
+    order = priority.argsort(descending=True, stable=True)
+    chosen, left = order[: row.quota], order[row.quota :]
+    closest = float(closeness[chosen].min())
+    if len(left):
+        closest = min(closest, float(priority[chosen[-1]] - priority[left[0]]))
+
+    confidence = log_probs.gather(-1, tokens[:, None]).squeeze(-1).exp()
+    committed = {window[line]: float(confidence[line]) for line in chosen.tolist()}
+    for line in chosen.tolist():
+        row.tokens[window[line]] = int(tokens[line])
+    row.committed += committed
+    row.hidden = [position for position in row.hidden if position not in committed]
+    row.taken += 1
+    _drop_after_end(row, end_id)
+    kept = {position: value for position, value in committed.items() if position < len(row.tokens)}
+    return DenoisingStep(
+        row=index, step=row.taken, tokens=tuple(row.tokens), committed=tuple(kept),
+        confidence=tuple(kept.values()), closest=closest, done=not row.hidden,
+    )  # fmt: skip
+
+
+def _beliefs(
+    row: _Row, window: list[int], logits: Tensor, settings: SamplerSettings, mask_id: int, end_id: int | None
+) -> Tensor:
+    """Log probabilities at the window's positions, after repetition control and the rules for the end token."""
     first_free = row.canvas.free[0]
     log_probs = logits.double().log_softmax(dim=-1)
     penalise(log_probs, [row.tokens[position] for position in row.committed], penalty=settings.repetition_penalty)
@@ -172,34 +204,7 @@ def _advance(
         last_fixed = max(set(range(len(row.canvas.tokens))) - set(row.canvas.free), default=-1)
         early = [line for line, position in enumerate(window) if position == first_free or position < last_fixed]
         log_probs[early, end_id] = -torch.inf
-    log_probs = log_probs.log_softmax(dim=-1)
-
-    # As many numbers every time, so that a position's number does not depend on which others are still hidden.
-    u = torch.from_numpy(row.noise.random((2, len(row.canvas.free))))
-    places = torch.tensor([row.canvas.free.index(position) for position in window])
-    tokens, closeness = _choose(log_probs, u[0, places], settings)
-    priority = POLICIES[settings.order].priority(log_probs, tokens, u[1, places])
-    order = priority.argsort(descending=True, stable=True)
-    chosen = order[: row.quota]
-    closest = float(closeness[chosen].min())
-    if len(chosen) < len(order):
-        closest = min(closest, float(priority[chosen[-1]] - priority[order[len(chosen)]]))
-
-    confidence = log_probs.gather(-1, tokens[:, None]).squeeze(-1).exp()
-    committed = [window[line] for line in chosen.tolist()]
-    for line, position in zip(chosen.tolist(), committed, strict=True):
-        row.tokens[position] = int(tokens[line])
-    row.committed += committed
-    row.hidden = [position for position in row.hidden if position not in set(committed)]
-    row.taken += 1
-    _drop_after_end(row, end_id)
-    kept = [
-        (p, float(confidence[line])) for line, p in zip(chosen.tolist(), committed, strict=True) if p < len(row.tokens)
-    ]
-    return DenoisingStep(
-        row=index, step=row.taken, tokens=tuple(row.tokens), committed=tuple(p for p, _ in kept),
-        confidence=tuple(c for _, c in kept), closest=closest, done=not row.hidden,
-    )  # fmt: skip
+    return log_probs.log_softmax(dim=-1)
 
 
 def _choose(log_probs: Tensor, u: Tensor, settings: SamplerSettings) -> tuple[Tensor, Tensor]:
