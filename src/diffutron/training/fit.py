@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,6 +76,7 @@ def fit(
     clock = _Clock(cursor.tokens)
     bad_steps = 0
     denoiser.train()
+    interrupt = _Interrupt()
     try:
         for epoch, epoch_step, examples in _steps(rows, recipe, cursor):
             if cursor.tokens >= total_tokens:
@@ -119,11 +122,14 @@ def fit(
             if tokens - saved_at >= recipe.checkpoint_every_tokens:
                 saved_at = tokens
                 store.save(cursor, denoiser, optimizers)
+            if interrupt.requested:
+                raise KeyboardInterrupt
         store.save(cursor, denoiser, optimizers)
     except KeyboardInterrupt:
         store.save(cursor, denoiser, optimizers)
         raise
     finally:
+        interrupt.release()
         denoiser.eval()
     hooks.evaluate(cursor)
     return cursor
@@ -185,6 +191,26 @@ def _encoder_matrices(denoiser: Denoiser) -> list[str]:
     from diffutron.model.families import encoder_linears
 
     return encoder_linears(denoiser.model)
+
+
+class _Interrupt:
+    """Makes Ctrl-C and SIGTERM wait for the end of a step, so that a whole step is saved; a second does not wait."""
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested = False
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        self._before = {each: signal.signal(each, self._note) for each in self._SIGNALS} if on_main_thread else {}
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def release(self) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
 
 
 class _Clock:
