@@ -284,7 +284,7 @@ def test_train_on_a_corpus_that_is_not_there(error_of, tmp_path):
 
 
 def test_train_with_an_unknown_way_to_resume(error_of):
-    assert error_of("train", "r.yaml", "--resume", "maybe") == "--resume is auto or never, not 'maybe'"
+    assert error_of("train", "r.yaml", "--resume", "maybe") == "--resume is auto, never or anyway, not 'maybe'"
 
 
 @pytest.mark.parametrize("command", ["check", "show"])

@@ -5,7 +5,7 @@ from diffutron.diffusion import example_noise, mask_tokens
 
 
 def hide(rate, can_mask, noise, x0):
-    return mask_tokens(x0, torch.full((len(x0),), rate), can_mask=can_mask, noise=noise, mask_token_id=99)
+    return mask_tokens(x0, torch.full((len(x0), 1), rate), can_mask=can_mask, noise=noise, mask_token_id=99)
 
 
 def test_conditioning_is_never_masked_and_nothing_else_changes():

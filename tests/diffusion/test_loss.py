@@ -20,6 +20,13 @@ from diffutron.diffusion import (
 VOCABULARY, MASK = 11, 10
 
 
+def identity(width: int = VOCABULARY) -> torch.nn.Linear:
+    """A decoder whose logits are its features."""
+    decoder = torch.nn.Linear(width, width, bias=False, dtype=torch.float64)
+    torch.nn.init.eye_(decoder.weight)
+    return decoder.requires_grad_(False)
+
+
 def context_free_logits(seed: int = 0) -> torch.Tensor:
     """A denoiser that ignores its input: one distribution for every position."""
     generator = torch.Generator().manual_seed(seed)
@@ -47,12 +54,12 @@ def test_bound_of_a_denoiser_that_ignores_context_is_the_exact_nll_for_any_sched
     objective = Diffusion(schedule, eps=eps)
     # Stratified times: one in each of 20,000 equal parts of (eps, 1].
     u = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
-    plan = objective.plan(u, progress=0.0)
+    plan = objective.plan(u, num_maskable=torch.full((draws,), x0.shape[1]), progress=0.0)
     _, noise = example_noise(3, [(number,) for number in range(draws)], x0.shape[1])
     rows = x0.expand(draws, -1)
-    batch = mask_tokens(rows, plan.mask_rate, can_mask=torch.ones_like(rows, dtype=torch.bool), noise=noise,
+    batch = mask_tokens(rows, plan.mask_rate[:, None], can_mask=torch.ones_like(rows, dtype=torch.bool), noise=noise,
                         mask_token_id=MASK)  # fmt: skip
-    nll = masked_nll(logits.expand(int(batch.is_masked.sum()), -1), batch, weight=plan.weight)
+    nll = masked_nll(logits.expand(int(batch.is_masked.sum()), -1), identity(), batch, weight=plan.weight[:, None])
 
     spread = _standard_error(logits, batch, plan.weight)
     assert float(nll.total) / draws == pytest.approx(exact, abs=4 * spread + 8 * math.log(VOCABULARY) * eps)
@@ -92,7 +99,7 @@ def test_loss_is_the_sum_over_hidden_tokens_only_with_their_rows_weight():
     logits = torch.randn(3, VOCABULARY, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     log_probs = logits.log_softmax(-1)
     expected = -(2.0 * log_probs[0, 1] + 2.0 * log_probs[1, 3] + 5.0 * log_probs[2, 5])
-    nll = masked_nll(logits, batch, weight=torch.tensor([2.0, 5.0]))
+    nll = masked_nll(logits, identity(), batch, weight=torch.tensor([[2.0], [5.0]]))
     assert float(nll.total) == pytest.approx(float(expected), abs=1e-12)
     assert (nll.num_masked, nll.num_maskable) == (3, 6)
 
@@ -100,8 +107,8 @@ def test_loss_is_the_sum_over_hidden_tokens_only_with_their_rows_weight():
 def test_batch_in_which_nothing_is_hidden_costs_nothing_and_keeps_the_graph():
     x0 = torch.tensor([[1, 2]])
     nothing = torch.zeros_like(x0, dtype=torch.bool)
-    logits = torch.zeros(0, VOCABULARY, requires_grad=True)
-    nll = masked_nll(logits, MaskedBatch(x0, x0, nothing, nothing), weight=torch.ones(1))
+    logits = torch.zeros(0, VOCABULARY, dtype=torch.float64, requires_grad=True)
+    nll = masked_nll(logits, identity(), MaskedBatch(x0, x0, nothing, nothing), weight=torch.ones(1, 1))
     nll.total.backward()
     assert float(nll.total.detach()) == 0.0
 
@@ -110,7 +117,7 @@ def test_gradient_is_softmax_minus_one_hot():
     x0 = torch.tensor([[3]])
     everything = torch.ones_like(x0, dtype=torch.bool)
     logits = torch.randn(1, VOCABULARY, dtype=torch.float64, requires_grad=True)
-    masked_nll(logits, MaskedBatch(x0, x0, everything, everything)).total.backward()
+    masked_nll(logits, identity(), MaskedBatch(x0, x0, everything, everything)).total.backward()
     expected = logits.detach().softmax(-1)
     expected[0, 3] -= 1
     assert torch.allclose(logits.grad, expected, atol=1e-12)
@@ -118,12 +125,13 @@ def test_gradient_is_softmax_minus_one_hot():
 
 def test_mask_rates_of_the_objectives():
     u = torch.tensor([0.0, 0.5, 1.0 - 1e-9], dtype=torch.float64)
-    assert FixedRate(0.15).plan(u, 0.0).mask_rate.tolist() == pytest.approx([0.15] * 3)
+    at = {"num_maskable": torch.tensor([9, 9, 9]), "progress": 0.0}
+    assert FixedRate(0.15).plan(u, **at).mask_rate.tolist() == pytest.approx([0.15] * 3)
     grown = RateRange(0.1, 0.9, start=(0.1, 0.3), ramp=0.5)
     assert grown.window(0.0) == (0.1, 0.3)
     assert grown.window(0.25) == pytest.approx((0.1, 0.6))
     assert grown.window(0.8) == (0.1, 0.9)
-    assert grown.plan(u, 1.0).mask_rate.tolist() == pytest.approx([0.1, 0.5, 0.9])
-    t = Diffusion(Linear(), eps=1e-3).plan(u, 0.0).mask_rate
+    assert grown.plan(u, **{**at, "progress": 1.0}).mask_rate.tolist() == pytest.approx([0.1, 0.5, 0.9])
+    t = Diffusion(Linear(), eps=1e-3).plan(u, **at).mask_rate
     assert float(t.max()) == pytest.approx(1.0)
     assert float(t.min()) >= 1e-3

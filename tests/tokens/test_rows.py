@@ -37,7 +37,7 @@ def test_no_text_is_an_error():
 
 def test_everything_may_be_hidden_but_the_start_and_padding():
     rows = encode_rows(TINY_TEXTS, CODEC, max_tokens=64)
-    batch = collate(rows, [0, 5, 3], CODEC)
+    batch = collate(rows, [0, 5, 3], CODEC, packed=False)
     assert batch.examples == (0, 5, 3)
     assert not batch.can_mask[:, 0].any()
     assert not (batch.can_mask & ~batch.attention_mask).any()
@@ -69,6 +69,8 @@ def test_passes_differ_and_are_reproducible():
 @given(st.lists(st.integers(2, 64), min_size=1, max_size=60), st.integers(64, 400))
 def test_micro_batches_hold_every_row_and_stay_below_the_limit(lengths, limit):
     lengths = np.asarray(lengths)
-    parts = micro_batches(np.arange(len(lengths)), lengths, max_padded_tokens=limit)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
-    assert all(len(part) * lengths[part].max() <= limit for part in parts)
+    for packed in (True, False):
+        parts = micro_batches(np.arange(len(lengths)), lengths, max_tokens=limit, packed=packed)
+        assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
+        sizes = [lengths[part].sum() if packed else len(part) * lengths[part].max() for part in parts]
+        assert max(sizes) <= limit

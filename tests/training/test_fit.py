@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from diffutron.diffusion import Diffusion, FixedRate
 from diffutron.errors import CheckpointError
 from diffutron.model import LoraSettings, add_lora
 from diffutron.recipe import check
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
 from diffutron.tokens.rows import encode_rows
-from diffutron.training.fit import Hooks, accumulate_gradients, fit
+from diffutron.training.fit import Engine, Hooks, fit
 from diffutron.training.learning_rate import LearningRateSettings, learning_rate_factor
 from diffutron.training.optimizer import OptimizerSet, OptimizerSettings, orthogonalise
 from diffutron.training.recipe import TrainRecipe
-from diffutron.training.state import CheckpointStore, Cursor
+from diffutron.training.state import CheckpointStore, Cursor, Trained
 
 CODEC = tiny_codec()
+AT_START = {"epoch": 0, "epoch_step": 0, "progress": 0.0}
 ROWS = encode_rows(TINY_TEXTS * 3, CODEC, max_tokens=48)
 
 
@@ -37,7 +37,7 @@ def recipe(**changes) -> TrainRecipe:
 
 
 def store(folder, keep=2, run="run") -> CheckpointStore:
-    return CheckpointStore(folder, run_fingerprint=run, keep=keep)
+    return CheckpointStore(folder, identity={"run": run}, keep=keep)
 
 
 def weights(denoiser):
@@ -66,21 +66,23 @@ def test_training_lowers_the_loss(tmp_path, kind, lora):
     assert same(frozen, weights(denoiser))
 
 
-@pytest.mark.parametrize("objective", [FixedRate(0.3), Diffusion()], ids=["mlm", "diffusion"])
+def gradients(denoiser):
+    return {name: param.grad for name, param in denoiser.named_parameters() if param.grad is not None}
+
+
+@pytest.mark.parametrize("objective", ["mlm", "diffusion", "count"])
 def test_accumulated_gradients_equal_one_big_batch(objective):
     examples = np.arange(12)
-    gradients, losses = [], []
+    found, losses = [], []
     for size in (48, 10_000):
         denoiser = tiny_denoiser(dtype=torch.float64)
-        loss, _ = accumulate_gradients(
-            denoiser, ROWS, CODEC, recipe(micro_batch_tokens=size), objective, examples, epoch=0, progress=0.0
-        )
-        losses.append(loss)
-        gradients.append({name: param.grad for name, param in denoiser.named_parameters() if param.grad is not None})
+        settings = recipe(micro_batch_tokens=size, objective={"kind": objective})
+        losses.append(Engine(denoiser, ROWS, CODEC, settings).accumulate(examples, **AT_START).loss)
+        found.append(gradients(denoiser))
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][name], atol=1e-12), name
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-12), name
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -151,17 +153,19 @@ def test_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path, damage,
     else:
         file.write_bytes(raw[: len(raw) // 2])
     fresh = tiny_denoiser(seed=9)
-    cursor = store(tmp_path).resume(fresh, OptimizerSet(OptimizerSettings(), fresh))
+    cursor = store(tmp_path).resume(Trained(fresh, OptimizerSet(OptimizerSettings(), fresh)))
     assert f"step-{cursor.step:07d}" == older.name
     assert "broken" in caplog.text
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     denoiser = tiny_denoiser()
-    optimizers = OptimizerSet(OptimizerSettings(), denoiser)
-    store(tmp_path, run="one").save(Cursor(1, 10), denoiser, optimizers)
-    with pytest.raises(CheckpointError, match="another recipe"):
-        store(tmp_path, run="two").resume(denoiser, optimizers)
+    trained = Trained(denoiser, OptimizerSet(OptimizerSettings(), denoiser))
+    trained.optimizers.prepare_state()
+    store(tmp_path, run="one").save(Cursor(1, 10), trained)
+    with pytest.raises(CheckpointError, match=r"another run: run was 'one' and is 'two'.*--resume anyway"):
+        store(tmp_path, run="two").resume(trained)
+    assert store(tmp_path, run="two").resume(trained, anyway=True) == Cursor(1, 10)
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path):

@@ -14,7 +14,12 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A training recipe (YAML), or the name of one that ships.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder; runs/<recipe> unless given.")] = None,
     set_: SetOption = None,
-    resume: Annotated[str, typer.Option(help="auto goes on where a run was cut off; never starts over.")] = "auto",
+    resume: Annotated[
+        str,
+        typer.Option(
+            help="auto: go on where a run was cut off; never: start over; anyway: go on with a changed recipe."
+        ),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -28,8 +33,8 @@ def train(
 
     if offline:
         go_offline()
-    if resume not in ("auto", "never"):
-        raise InputError(f"--resume is auto or never, not {resume!r}")
+    if resume not in ("auto", "never", "anyway"):
+        raise InputError(f"--resume is auto, never or anyway, not {resume!r}")
     from diffutron.training.recipe import TrainRecipe
 
     settings = load_recipe(find_recipe(recipe), TrainRecipe, set_ or ())
@@ -63,7 +68,9 @@ def train(
             )
 
     try:
-        result = execute(run, resume=resume == "auto", on_record=show, evaluate=_heldout_score(run))
+        result = execute(
+            run, resume=resume != "never", anyway=resume == "anyway", on_record=show, evaluate=_heldout_score(run)
+        )
     except KeyboardInterrupt:
         raise DiffutronError(
             f"interrupted; a checkpoint is kept in {folder / 'checkpoints'}, the same command goes on"

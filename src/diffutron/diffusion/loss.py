@@ -3,43 +3,129 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from diffutron.diffusion.forward import MaskedBatch
+
+CHUNK_BYTES = 128 * 2**20
+"""Logits that may exist at once. A vocabulary of 256,000 gives 131 rows of float32."""
 
 
 @dataclass(frozen=True)
 class NLL:
-    """A sum of weighted negative log-likelihoods in nats, and the two counts it may be divided by.
+    """Weighted negative log-likelihood in nats, and what it is made of.
 
     Sums of micro-batches add up; only the caller, who knows the whole batch, divides.
+
+    Attributes:
+        total: weighted sum over the hidden tokens; the only part with a gradient.
+        token_nll: of each hidden token, without weight, in row-major order.
+        is_top1: whether the clean token had the highest logit.
+        num_maskable: tokens that could have been hidden.
     """
 
     total: Float[Tensor, ""]
-    num_masked: int
+    token_nll: Float[Tensor, " N"]
+    is_top1: Bool[Tensor, " N"]
     num_maskable: int
 
+    @property
+    def num_masked(self) -> int:
+        return len(self.token_nll)
 
-def masked_nll(logits: Float[Tensor, "N V"], batch: MaskedBatch, *, weight: Float[Tensor, " B"] | None = None) -> NLL:
-    """Cross-entropy at the N hidden positions of ``batch``, in row-major order, times the weight of their row.
 
-    Hidden positions alone carry loss: where a token is visible, the denoiser of masked diffusion copies it. A batch in
-    which nothing is hidden gives a zero that keeps the graph.
+def masked_nll(
+    features: Float[Tensor, "N D"],
+    decoder: nn.Linear,
+    batch: MaskedBatch,
+    *,
+    weight: Float[
+        Tensor,
+        (
+            B  # L
+        ),
+    ]
+    | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> NLL:
+    """Cross-entropy at the N hidden positions of ``batch``, in row-major order, times their weight.
+
+    Hidden positions alone carry loss: where a token is visible, the denoiser of masked diffusion copies it. Logits
+    exist for one chunk of positions at a time, and their gradient is taken while they do, so memory does not grow with
+    the vocabulary times the batch. A batch in which nothing is hidden gives a zero that keeps the graph.
+
+    Args:
+        features: what the decoder turns into logits, at the hidden positions.
+        weight: what each position's cross-entropy counts; one for each if left out.
 
     Source:
         Sahoo et al. 2024, the SUBS parameterisation (arXiv:2406.07524).
     """
-    token_nll = F.cross_entropy(
-        logits.float() if logits.dtype.itemsize < 4 else logits, batch.x0[batch.is_masked], reduction="none"
-    )
+    targets = batch.x0[batch.is_masked]
+    weights = torch.ones_like(targets, dtype=features.dtype)
     if weight is not None:
-        rows = batch.is_masked.nonzero(as_tuple=True)[0]
-        token_nll = token_nll * weight.to(token_nll)[rows]
-    return NLL(
-        total=token_nll.sum(),
-        num_masked=int(batch.is_masked.sum()),
-        num_maskable=int(batch.can_mask.sum()),
+        weights = weight.to(features.dtype).expand(batch.x0.shape)[batch.is_masked]
+    total, token_nll, is_top1 = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        features, decoder.weight, decoder.bias, targets, weights, chunk_bytes
     )
+    return NLL(total, token_nll, is_top1, num_maskable=int(batch.can_mask.sum()))
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Decoder and cross-entropy in one, chunk by chunk; the gradient is ready when the forward pass ends."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor, budget: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        grads = [
+            torch.zeros_like(tensor) if tensor is not None and tensor.requires_grad else None
+            for tensor in (features, weight, bias)
+        ]
+        device = features.device.type
+        # Under autocast the products run in its precision, the softmax never does.
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        wide = features.dtype if features.dtype.itemsize >= 4 else torch.float32
+        rows = max(1, budget // (weight.shape[0] * wide.itemsize))
+        token_nll = torch.empty(len(features), dtype=wide, device=features.device)
+        is_top1 = torch.empty(len(features), dtype=torch.bool, device=features.device)
+        with torch.autocast(device, enabled=False):
+            matrix = weight.to(narrow)
+            for start in range(0, len(features), rows):
+                part = slice(start, start + rows)
+                hidden = features[part].to(narrow)
+                logits = (hidden @ matrix.T).to(wide)
+                if bias is not None:
+                    logits += bias
+                right = logits.gather(1, targets[part, None]).squeeze(1)
+                highest = logits.amax(dim=1)
+                is_top1[part] = right >= highest
+                probs = logits.sub_(highest[:, None]).exp_()
+                total = probs.sum(dim=1)
+                token_nll[part] = total.log() + highest - right
+                if all(each is None for each in grads):
+                    continue
+                # d nll / d logits = weight * (softmax - one-hot)
+                scale = weights[part].to(wide)
+                grad = probs.mul_((scale / total)[:, None])
+                grad[torch.arange(len(grad), device=grad.device), targets[part]] -= scale
+                grad_narrow = grad.to(narrow)
+                if grads[0] is not None:
+                    grads[0][part] = (grad_narrow @ matrix).to(features.dtype)
+                if grads[1] is not None:
+                    grads[1] += (grad_narrow.T @ hidden).to(weight.dtype)
+                if grads[2] is not None:
+                    grads[2] += grad.sum(dim=0)
+        ctx.grads = grads
+        ctx.mark_non_differentiable(token_nll, is_top1)
+        return (token_nll * weights.to(wide)).sum(), token_nll, is_top1
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [grad.mul_(grad_total) if grad is not None else None for grad in ctx.grads]
+        del ctx.grads
+        return (*scaled, None, None, None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffutron.diffusion.schedule import Linear, Schedule
@@ -18,10 +18,15 @@ from diffutron.diffusion.schedule import Linear, Schedule
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """For each example: the probability that a token is hidden, and the weight of a hidden token's loss."""
+    """For each example: the probability that a token is hidden, and the weight of a hidden token's loss.
 
-    mask_rate: Float[Tensor, " B"]
-    weight: Float[Tensor, " B"]
+    Attributes:
+        count: how many tokens to hide, exactly; the rate is then what they make up.
+    """
+
+    mask_rate: Float[Tensor, " E"]
+    weight: Float[Tensor, " E"]
+    count: Int[Tensor, " E"] | None = None
 
 
 class Objective(Protocol):
@@ -29,23 +34,38 @@ class Objective(Protocol):
     def per_maskable(self) -> bool:
         """True: the loss is a mean over maskable tokens (a likelihood bound). False: over hidden tokens (MLM)."""
 
-    def plan(self, u: Float[Tensor, " B"], progress: float) -> MaskPlan:
+    def plan(self, u: Float[Tensor, " E"], *, num_maskable: Int[Tensor, " E"], progress: float) -> MaskPlan:
         """``u`` is uniform in [0, 1), one per example; ``progress`` is the share of training done."""
+
+    def complement(self, plan: MaskPlan) -> MaskPlan:
+        """The plan under which what ``plan`` shows is hidden, and what it hides shown.
+
+        Raises:
+            NotImplementedError: the pair would not be an unbiased estimate.
+        """
+
+
+class _MaskedLanguageModelling:
+    """Every hidden token counts the same, so a complement changes the rate and nothing else."""
+
+    per_maskable = False
+
+    def complement(self, plan: MaskPlan) -> MaskPlan:
+        return MaskPlan(1.0 - plan.mask_rate, plan.weight)
 
 
 @dataclass(frozen=True)
-class FixedRate:
+class FixedRate(_MaskedLanguageModelling):
     """Masked language modelling at one rate, the seed's objective."""
 
     mask_rate: float = 0.15
-    per_maskable: bool = field(default=False, init=False)
 
-    def plan(self, u: Tensor, progress: float) -> MaskPlan:
+    def plan(self, u: Tensor, *, num_maskable: Tensor, progress: float) -> MaskPlan:
         return MaskPlan(torch.full_like(u, self.mask_rate), torch.ones_like(u))
 
 
 @dataclass(frozen=True)
-class RateRange:
+class RateRange(_MaskedLanguageModelling):
     """Masked language modelling at a rate drawn uniformly from a window, which may grow while training goes on.
 
     An encoder that never saw more than 30 % masked learns to generate by meeting emptier texts gradually: the window
@@ -56,7 +76,6 @@ class RateRange:
     high: float
     start: tuple[float, float] | None = None
     ramp: float = 0.5
-    per_maskable: bool = field(default=False, init=False)
 
     def window(self, progress: float) -> tuple[float, float]:
         if self.start is None or progress >= self.ramp:
@@ -65,7 +84,7 @@ class RateRange:
         low, high = self.start
         return low + share * (self.low - low), high + share * (self.high - high)
 
-    def plan(self, u: Tensor, progress: float) -> MaskPlan:
+    def plan(self, u: Tensor, *, num_maskable: Tensor, progress: float) -> MaskPlan:
         low, high = self.window(progress)
         return MaskPlan(low + (high - low) * u, torch.ones_like(u))
 
@@ -85,6 +104,35 @@ class Diffusion:
     eps: float = 1e-3
     per_maskable: bool = field(default=True, init=False)
 
-    def plan(self, u: Tensor, progress: float) -> MaskPlan:
+    def plan(self, u: Tensor, *, num_maskable: Tensor, progress: float) -> MaskPlan:
         t = 1.0 - (1.0 - self.eps) * u
         return MaskPlan(1.0 - self.schedule.alpha(t), self.schedule.weight(t))
+
+    def complement(self, plan: MaskPlan) -> MaskPlan:
+        if not isinstance(self.schedule, Linear):
+            raise NotImplementedError("complementary masks need the linear schedule, whose mask rate is the time")
+        # The rates 1 - t of the second halves are as uniform as t, so each half estimates the bound.
+        rate = (1.0 - plan.mask_rate).clamp(min=self.eps)
+        return MaskPlan(rate, 1.0 / rate)
+
+
+@dataclass(frozen=True)
+class CountBased:
+    """The same bound with a number of hidden tokens drawn instead of a time: l in 1..L, weight L / l.
+
+    One source of noise less: that a rate of t hides more or fewer than t L tokens.
+
+    Source:
+        Nie et al. 2025, the lower-variance form of LLaDA's bound (arXiv:2502.09992).
+    """
+
+    per_maskable: bool = field(default=True, init=False)
+
+    def plan(self, u: Tensor, *, num_maskable: Tensor, progress: float) -> MaskPlan:
+        count = (u * num_maskable).long().clamp(max=num_maskable - 1) + 1
+        count = torch.where(num_maskable > 0, count, torch.zeros_like(count))
+        rate = count / num_maskable.clamp(min=1)
+        return MaskPlan(rate, 1.0 / rate.clamp(min=1e-12), count)
+
+    def complement(self, plan: MaskPlan) -> MaskPlan:
+        raise NotImplementedError("complementary masks need a rate, not a count: a complement never hides everything")

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from diffutron.corpus.document import text_digest
-from diffutron.diffusion import MaskedBatch, example_noise, mask_tokens
+from diffutron.diffusion import MaskedBatch, example_noise, mask_tokens, masked_nll
 from diffutron.errors import DataError
 from diffutron.evaluation.score import bootstrap_ratio
 from diffutron.model import Denoiser
+from diffutron.model.attention import Segments
 from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import windows
@@ -81,10 +82,8 @@ def masked_perplexity(
     nll, correct, masked = (np.zeros(documents) for _ in range(3))
     done, total = 0, len(spans)
     for batch in _batches(spans, max_padded_tokens):
-        hidden, attention_mask = _hide(batch, codec, mask_rate, seed)
-        for window, (window_nll, window_correct, count) in zip(
-            batch, _score(denoiser, hidden, attention_mask), strict=True
-        ):
+        hidden, segments = _hide(batch, codec, mask_rate, seed)
+        for window, (window_nll, window_correct, count) in zip(batch, _score(denoiser, hidden, segments), strict=True):
             nll[window.document] += window_nll
             correct[window.document] += window_correct
             masked[window.document] += count
@@ -133,25 +132,20 @@ def _batches(spans: Sequence[_Window], max_padded_tokens: int) -> Iterator[list[
         start += size
 
 
-def _hide(batch: list[_Window], codec: TextCodec, mask_rate: float, seed: int) -> tuple[MaskedBatch, torch.Tensor]:
-    x0 = torch.full((len(batch), len(batch[0].ids)), codec.pad_id, dtype=torch.long)
-    for row, span in enumerate(batch):
-        x0[row, : len(span.ids)] = torch.tensor(span.ids)
-    attention_mask = torch.arange(x0.shape[1]) < torch.tensor([[len(span.ids)] for span in batch])
-    can_mask = attention_mask & ~torch.isin(x0, torch.tensor(sorted(codec.special_ids)))
-    _, noise = example_noise(seed, [span.key for span in batch], x0.shape[1])
-    rates = torch.full((len(batch),), mask_rate, dtype=noise.dtype)
-    return mask_tokens(x0, rates, can_mask=can_mask, noise=noise, mask_token_id=codec.mask_id), attention_mask
+def _hide(batch: list[_Window], codec: TextCodec, mask_rate: float, seed: int) -> tuple[MaskedBatch, Segments]:
+    segments = Segments(tuple(len(span.ids) for span in batch))
+    x0 = torch.tensor([[index for span in batch for index in span.ids]])
+    can_mask = ~torch.isin(x0, torch.tensor(sorted(codec.special_ids)))
+    _, noise = example_noise(seed, [span.key for span in batch], segments.lengths)
+    rate = torch.full((1, 1), mask_rate, dtype=noise.dtype)
+    return mask_tokens(x0, rate, can_mask=can_mask, noise=noise, mask_token_id=codec.mask_id), segments
 
 
 @torch.inference_mode()
-def _score(denoiser: Denoiser, hidden: MaskedBatch, attention_mask: torch.Tensor) -> Iterator[tuple[float, float, int]]:
-    device = next(denoiser.parameters()).device
-    where = hidden.is_masked
-    logits = denoiser(hidden.xt.to(device), attention_mask=attention_mask.to(device), where=where.to(device))
-    targets = hidden.x0[where].to(device)
-    token_nll = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none").double().cpu()
-    right = (logits.argmax(dim=-1) == targets).cpu()
-    counts = where.sum(dim=1).tolist()
-    for row_nll, row_right, count in zip(token_nll.split(counts), right.split(counts), counts, strict=True):
-        yield float(row_nll.sum()), float(row_right.sum()), count
+def _score(denoiser: Denoiser, hidden: MaskedBatch, segments: Segments) -> Iterator[tuple[float, float, int]]:
+    counts = [int(part.sum()) for part in hidden.is_masked[0].split(list(segments.lengths))]
+    hidden = hidden.to(next(denoiser.parameters()).device)
+    nll = masked_nll(denoiser.features(hidden.xt, where=hidden.is_masked, segments=segments), denoiser.decoder, hidden)
+    token_nll, is_top1 = nll.token_nll.double().cpu(), nll.is_top1.cpu()
+    for window_nll, window_top1, count in zip(token_nll.split(counts), is_top1.split(counts), counts, strict=True):
+        yield float(window_nll.sum()), float(window_top1.sum()), count

@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,20 +90,24 @@ def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded
 
 def save_model(
     folder: Path, denoiser: Denoiser, tokenizer: PreTrainedTokenizerFast, diffusion: dict[str, Any],
-    *, dtype: torch.dtype = torch.float32,
+    *, dtype: torch.dtype = torch.float32, state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
-    """Write a plain checkpoint that ``AutoModelForMaskedLM.from_pretrained`` reads; it appears in one rename."""
+    """Write a plain checkpoint that ``AutoModelForMaskedLM.from_pretrained`` reads; it appears in one rename.
+
+    Args:
+        state: the model's weights, if what lies in memory is only a part of them.
+    """
     with appearing(folder) as draft, _quiet():
         # Tied weights are one tensor and must stay one after conversion, or they are written twice.
         converted: dict[int, torch.Tensor] = {}
-        state = {
+        weights = {
             key: converted.setdefault(value.data_ptr(), value.to(dtype))
-            for key, value in denoiser.model.state_dict().items()
+            for key, value in (state or denoiser.model.state_dict()).items()
         }
         config = denoiser.model.config
         old_dtype, config.dtype = config.dtype, dtype
         try:
-            denoiser.model.save_pretrained(draft, state_dict=state, max_shard_size=MAX_SHARD_SIZE)
+            denoiser.model.save_pretrained(draft, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
         finally:
             config.dtype = old_dtype
         tokenizer.save_pretrained(draft)
@@ -111,15 +115,17 @@ def save_model(
 
 
 def save_adapter(
-    folder: Path, peft_model: PeftModel, diffusion: dict[str, Any], *, dtype: torch.dtype = torch.float32
-) -> None:
+    folder: Path, peft_model: PeftModel, diffusion: dict[str, Any], *, dtype: torch.dtype = torch.float32,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:  # fmt: skip
     """Write the adapter as PEFT does (``adapter_config.json``, ``adapter_model.safetensors``); one rename."""
     with appearing(folder) as draft, _quiet():
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
-        state = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-        tensors = {key: value.to(dtype).contiguous() for key, value in state.items()}
+        whole = dict(state) if state is not None else None
+        weights = get_peft_model_state_dict(peft_model, state_dict=whole, save_embedding_layers=False)
+        tensors = {key: value.to(dtype).contiguous() for key, value in weights.items()}
         save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
         peft_config = peft_model.peft_config["default"]
         peft_config.inference_mode = True

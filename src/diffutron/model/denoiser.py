@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from diffutron.model.attention import Segments, use_segments
 from diffutron.model.families import family_of
 
 
@@ -20,17 +23,48 @@ class Denoiser(nn.Module):
         super().__init__()
         self.model = model
         self.family = family_of(model.config, name=name)
+        use_segments(model)
 
     @property
     def max_positions(self) -> int:
         """The longest row the encoder can read, special tokens included."""
         positions = int(self.model.config.max_position_embeddings)
         # RoBERTa's positions start at pad + 1.
-        return positions - 2 if self.model.config.model_type in ("roberta", "xlm-roberta", "camembert") else positions
+        return positions - 2 if self.family.positions_follow_padding else positions
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The encoder's layers, from the first to the last."""
+        lists = [list(each) for each in self.model.base_model.modules() if isinstance(each, nn.ModuleList)]
+        return max(lists, key=len)
+
+    @property
+    def decoder(self) -> nn.Linear:
+        """The last layer, from features to logits; its matrix is usually that of the word embeddings."""
+        return self.family.decoder(self.model)
 
     def forward(
-        self, xt: Int[Tensor, "B L"], *, attention_mask: Bool[Tensor, "B L"], where: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "N V"]:
+        self, xt: Int[Tensor, "B L"], *, where: Bool[Tensor, "B L"],
+        attention_mask: Bool[Tensor, "B L"] | None = None, segments: Segments | None = None,
+    ) -> Float[Tensor, "N V"]:  # fmt: skip
         """Logits of x0 at the N positions where ``where`` is true, in row-major order."""
-        hidden = self.model.base_model(input_ids=xt, attention_mask=attention_mask.long()).last_hidden_state
-        return self.family.head(self.model, hidden[where])
+        logits: Tensor = self.decoder(self.features(xt, where=where, attention_mask=attention_mask, segments=segments))
+        return logits
+
+    def features(
+        self, xt: Int[Tensor, "B L"], *, where: Bool[Tensor, "B L"],
+        attention_mask: Bool[Tensor, "B L"] | None = None, segments: Segments | None = None,
+    ) -> Float[Tensor, "N D"]:  # fmt: skip
+        """What the decoder turns into logits, at the N chosen positions.
+
+        Args:
+            attention_mask: what may be seen, for padded rows.
+            segments: the documents of one packed row (B = 1), which do not see each other.
+        """
+        borders: dict[str, Any] = {}
+        if segments is not None:
+            offset = int(self.model.config.pad_token_id) + 1 if self.family.positions_follow_padding else 0
+            borders = {"position_ids": segments.positions.to(xt.device) + offset, "segments": segments}
+        mask = attention_mask.long() if attention_mask is not None else None
+        hidden = self.model.base_model(input_ids=xt, attention_mask=mask, **borders).last_hidden_state
+        return self.family.transform(self.model, hidden[where])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from diffutron.errors import ModelError
@@ -14,30 +14,50 @@ from diffutron.errors import ModelError
 
 @dataclass(frozen=True)
 class Family:
-    """How to get from hidden states to logits, and which linears LoRA adapts: attention and MLP, nothing else."""
+    """How to get from hidden states to logits, and which linears LoRA adapts: attention and MLP, nothing else.
+
+    Attributes:
+        transform: hidden states to what the decoder reads.
+        decoder: the model's last layer.
+        positions_follow_padding: positions count from the padding id + 1 (RoBERTa), not from 0.
+    """
 
     class_name: str
-    head: Callable[[Any, Tensor], Tensor]
+    transform: Callable[[Any, Tensor], Tensor]
+    decoder: Callable[[Any], nn.Linear]
     lora_targets: tuple[str, ...]
+    positions_follow_padding: bool = False
 
 
 _BERT_LINEARS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
 
-def _lm_head(model: Any, hidden: Tensor) -> Tensor:
-    logits: Tensor = model.lm_head(hidden)
-    return logits
+def _roberta_transform(model: Any, hidden: Tensor) -> Tensor:
+    head = model.lm_head
+    features: Tensor = head.layer_norm(nn.functional.gelu(head.dense(hidden)))
+    return features
+
+
+def _roberta(class_name: str) -> Family:
+    return Family(
+        class_name, _roberta_transform, lambda model: model.lm_head.decoder, _BERT_LINEARS,
+        positions_follow_padding=True,
+    )  # fmt: skip
 
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family("BertForMaskedLM", lambda model, hidden: model.cls(hidden), _BERT_LINEARS),
-    "modernbert": Family(
-        "ModernBertForMaskedLM", lambda model, hidden: model.decoder(model.head(hidden)), ("Wqkv", "Wo", "Wi")
+    "bert": Family(
+        "BertForMaskedLM", lambda model, hidden: model.cls.predictions.transform(hidden),
+        lambda model: model.cls.predictions.decoder, _BERT_LINEARS,
     ),
-    "roberta": Family("RobertaForMaskedLM", _lm_head, _BERT_LINEARS),
-    "xlm-roberta": Family("XLMRobertaForMaskedLM", _lm_head, _BERT_LINEARS),
-    "camembert": Family("CamembertForMaskedLM", _lm_head, _BERT_LINEARS),
-}
+    "modernbert": Family(
+        "ModernBertForMaskedLM", lambda model, hidden: model.head(hidden), lambda model: model.decoder,
+        ("Wqkv", "Wo", "Wi"),
+    ),
+    "roberta": _roberta("RobertaForMaskedLM"),
+    "xlm-roberta": _roberta("XLMRobertaForMaskedLM"),
+    "camembert": _roberta("CamembertForMaskedLM"),
+}  # fmt: skip
 
 
 def family_of(config: Any, *, name: str) -> Family:
@@ -67,8 +87,6 @@ def _is_pretraining_head(architectures: list[str]) -> bool:
 
 def encoder_linears(model: PreTrainedModel) -> list[str]:
     """Names of every linear layer inside the encoder's layers: what LoRA must adapt, found without a table."""
-    from torch import nn
-
     prefix = model.base_model_prefix
     return [
         f"{prefix}.{name}"

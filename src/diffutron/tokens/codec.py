@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from diffutron.errors import ModelError
@@ -43,6 +46,11 @@ class TextCodec:
         specials = set(self.tokenizer.all_special_ids) | {self.start_id, self.end_id, self.mask_id, self.pad_id}
         specials |= {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return frozenset(specials | ({self.unk_id} if self.unk_id is not None else set()))
+
+    @cached_property
+    def text_ids(self) -> Int[Tensor, " A"]:
+        """Ids that stand for text, in order."""
+        return torch.tensor([index for index in range(len(self)) if index not in self.special_ids])
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` in its normal form, without special tokens."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diffutron.errors import DataError
+from diffutron.model.attention import Segments
 from diffutron.tokens.codec import TextCodec
 
 
@@ -75,26 +76,57 @@ def encode_rows(texts: Iterable[str], codec: TextCodec, *, max_tokens: int, long
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded to one length. ``can_mask`` is what the loss may ask for; ``attention_mask`` what may be seen."""
+    """Examples end to end in one row, or one a row and padded. ``can_mask`` is what the loss may ask for.
+
+    Exactly one of ``segments`` (packed) and ``attention_mask`` (padded) says what may be seen.
+    """
 
     x0: Int[Tensor, "B L"]
     can_mask: Bool[Tensor, "B L"]
-    attention_mask: Bool[Tensor, "B L"]
     examples: tuple[int, ...]
-    """the number of each row in the data, to which its randomness belongs"""
+    """the number of each example in the data, to which its randomness belongs"""
+    lengths: tuple[int, ...]
+    segments: Segments | None = None
+    attention_mask: Bool[Tensor, "B L"] | None = None
+
+    def place(self, example: int) -> tuple[int, slice]:
+        """The row of an example and where it stands in it."""
+        if self.segments is None:
+            return example, slice(0, self.lengths[example])
+        start = sum(self.lengths[:example])
+        return 0, slice(start, start + self.lengths[example])
+
+    def spread(self, values: Shaped[Tensor, " E"]) -> Shaped[Tensor, "B L"]:
+        """A value for each example to one for each position (in padding too, where nobody asks for it)."""
+        if self.segments is None:
+            return values[:, None].expand(self.x0.shape)
+        return values.repeat_interleave(torch.tensor(self.lengths))[None]
+
+    def sum_by_example(self, values: Float[Tensor, "B L"]) -> Float[Tensor, " E"]:
+        """The sum of the values over each example's positions."""
+        if self.segments is None:
+            return values.sum(dim=1)
+        return torch.stack([part.sum() for part in values[0].split(list(self.lengths))])
 
 
-def collate(rows: Rows, examples: Sequence[int], codec: TextCodec) -> Batch:
-    """Pad on the right. Everything may be hidden but ``<s>`` and padding: ``</s>`` too, so that endings are learned."""
-    picked = [rows[index] for index in examples]
-    x0 = torch.full((len(picked), max(map(len, picked))), codec.pad_id, dtype=torch.long)
-    attention_mask = torch.zeros(x0.shape, dtype=torch.bool)
+def collate(rows: Rows, examples: Sequence[int], codec: TextCodec, *, packed: bool = True) -> Batch:
+    """Everything may be hidden but ``<s>`` and padding: ``</s>`` too, so that endings are learned.
+
+    Args:
+        packed: lay the examples end to end, to be seen each for itself; else pad them on the right.
+    """
+    picked = [torch.from_numpy(rows[index].astype(np.int64)) for index in examples]
+    lengths = tuple(map(len, picked))
+    numbers = tuple(int(index) for index in examples)
+    starts = torch.arange(max(lengths)) == 0
+    if packed:
+        can_mask = torch.cat([~starts[:length] for length in lengths])[None]
+        return Batch(torch.cat(picked)[None], can_mask, numbers, lengths, segments=Segments(lengths))
+    x0 = torch.full((len(picked), max(lengths)), codec.pad_id, dtype=torch.long)
     for index, row in enumerate(picked):
-        x0[index, : len(row)] = torch.from_numpy(row.astype(np.int64))
-        attention_mask[index, : len(row)] = True
-    can_mask = attention_mask.clone()
-    can_mask[:, 0] = False
-    return Batch(x0, can_mask, attention_mask, tuple(int(index) for index in examples))
+        x0[index, : len(row)] = row
+    attention_mask = torch.arange(x0.shape[1]) < torch.tensor(lengths)[:, None]
+    return Batch(x0, attention_mask & ~starts, numbers, lengths, attention_mask=attention_mask)
 
 
 def plan_epoch(lengths: NDArray[np.int64], *, seed: int, epoch: int, batch_tokens: int) -> list[NDArray[np.int64]]:
@@ -111,16 +143,22 @@ def plan_epoch(lengths: NDArray[np.int64], *, seed: int, epoch: int, batch_token
 
 
 def micro_batches(
-    examples: NDArray[np.int64], lengths: NDArray[np.int64], *, max_padded_tokens: int
+    examples: NDArray[np.int64], lengths: NDArray[np.int64], *, max_tokens: int, packed: bool = True
 ) -> list[NDArray[np.int64]]:
-    """Rows of one step, sorted by length and cut so that no micro-batch pads to more than ``max_padded_tokens``."""
+    """Examples of one step, sorted by length and cut so that no micro-batch has more than ``max_tokens`` positions
+    (padding included, if it is padded); an example longer than that stands alone."""
     ordered = examples[np.argsort(-lengths[examples], kind="stable")]
-    parts, start = [], 0
-    while start < len(ordered):
-        size = max(1, max_padded_tokens // int(lengths[ordered[start]]))
-        parts.append(ordered[start : start + size])
-        start += size
-    return parts
+    parts: list[list[int]] = []
+    size = 0
+    for example in ordered.tolist():
+        length = int(lengths[example])
+        # Sorted downwards, so the first example of a micro-batch is what the others are padded to.
+        size += length if packed or not parts else int(lengths[parts[-1][0]])
+        if not parts or size > max_tokens:
+            parts.append([])
+            size = length
+        parts[-1].append(example)
+    return [np.asarray(part, dtype=np.int64) for part in parts]
 
 
 def _batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:

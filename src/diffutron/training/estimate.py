@@ -65,7 +65,9 @@ def estimate(recipe: TrainRecipe) -> Estimate:
 
 def _mean_mask_rate(recipe: TrainRecipe) -> float:
     u = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    return float(recipe.objective.build().plan(u, progress=1.0).mask_rate.mean())
+    num_maskable = torch.full((1000,), recipe.data.max_tokens)
+    plan = recipe.objective.build().plan(u, num_maskable=num_maskable, progress=1.0)
+    return float(plan.mask_rate.mean())
 
 
 def _flop_per_token(

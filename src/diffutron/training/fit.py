@@ -8,21 +8,28 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from diffutron.diffusion import MaskedBatch, MaskPlan, Objective, example_noise, mask_tokens, masked_nll
+from diffutron.diffusion import MaskedBatch, MaskPlan, masked_nll
 from diffutron.errors import CheckpointError
 from diffutron.model import Denoiser
+from diffutron.model.families import encoder_linears
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Batch, Rows, collate, micro_batches, plan_epoch
+from diffutron.training.average import WeightAverage
 from diffutron.training.learning_rate import learning_rate_factor
+from diffutron.training.masking import Masker
 from diffutron.training.optimizer import OptimizerSet
+from diffutron.training.precision import Precision, choose_precision
 from diffutron.training.recipe import TrainRecipe
-from diffutron.training.state import CheckpointStore, Cursor
+from diffutron.training.state import CheckpointStore, Cursor, Trained
+from diffutron.training.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +38,13 @@ MAX_BAD_STEPS = 3
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one optimizer step was: the line on the screen and the record in ``metrics.jsonl`` have these names."""
+    """What one optimizer step was: the line on the screen and the record in ``metrics.jsonl`` have these names.
+
+    Attributes:
+        loss: nats a hidden token, or a maskable token for a likelihood bound.
+        loss_by_rate: nats a hidden token of the examples with up to 10 %, 20 %, … of their tokens hidden; None where
+            there was none.
+    """
 
     step: int
     tokens: int
@@ -42,6 +55,18 @@ class StepRecord:
     tokens_per_second: float
     progress: float
     seconds_left: float
+    loss_by_rate: list[float | None]
+
+
+@dataclass(frozen=True)
+class BadStep:
+    """A step whose loss or gradient was not finite, so that it can be looked at: which examples, which pass."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    epoch: int
+    examples: list[int]
 
 
 @dataclass(frozen=True)
@@ -49,28 +74,31 @@ class Hooks:
     """What runs beside the loop. ``evaluate`` runs every ``evaluate_every_tokens`` of the recipe, and at the end."""
 
     on_step: Callable[[StepRecord], None] = lambda _: None
+    on_bad_step: Callable[[BadStep], None] = lambda _: None
     evaluate: Callable[[Cursor], None] = lambda _: None
 
 
 def fit(
     denoiser: Denoiser, rows: Rows, codec: TextCodec, recipe: TrainRecipe, store: CheckpointStore,
-    *, resume: bool = True, hooks: Hooks = Hooks(),
+    *, resume: bool = True, anyway: bool = False, hooks: Hooks = Hooks(), workers: Workers = Workers(),
 ) -> Cursor:  # fmt: skip
     """Train ``denoiser``'s trainable parameters in place until the recipe's tokens are spent.
 
-    The loss of a step is one sum over all its micro-batches, divided once by the whole step's count, so how a step is
-    cut into micro-batches changes nothing.
+    The loss of a step is one sum over all its micro-batches and workers, divided once by the whole step's count, so
+    how a step is cut up changes nothing.
+
+    Args:
+        anyway: resume even from a checkpoint of another recipe or other data.
 
     Raises:
         CheckpointError: a checkpoint could not be written, or the loss was not finite three times in a row.
         KeyboardInterrupt: passed on, after a checkpoint was kept.
     """
-    matrices = [f"model.{name}.weight" for name in _encoder_matrices(denoiser)]
-    optimizers = OptimizerSet(recipe.optimizer, denoiser, matrices=matrices)
+    engine = Engine(denoiser, rows, codec, recipe, workers)
+    trained = engine.trained
     if not resume:
         store.clear()
-    cursor = store.resume(denoiser, optimizers) if resume else Cursor()
-    objective = recipe.objective.build()
+    cursor = store.resume(trained, anyway=anyway) if resume else Cursor()
     total_tokens = recipe.total_tokens(int(rows.lengths.sum()))
     saved_at = evaluated_at = cursor.tokens
     clock = _Clock(cursor.tokens)
@@ -83,98 +111,200 @@ def fit(
                 break
             progress = cursor.tokens / total_tokens
             factor = learning_rate_factor(recipe.learning_rate, tokens=cursor.tokens, total_tokens=total_tokens)
-            optimizers.set_factor(factor)
+            trained.optimizers.set_factor(factor)
             torch.manual_seed((recipe.seed << 32) + cursor.step)  # dropout, where a model has any
-            loss, mask_rate = accumulate_gradients(
-                denoiser, rows, codec, recipe, objective, examples, epoch=epoch, progress=progress
+            sums, limit = engine.accumulate_within_memory(
+                examples, epoch=epoch, epoch_step=epoch_step, progress=progress, limit=cursor.micro_batch_tokens
             )
-            grad_norm = optimizers.clip()
-            if math.isfinite(loss) and math.isfinite(grad_norm):
-                optimizers.step()
+            grad_norm = trained.optimizers.clip()
+            if math.isfinite(sums.loss) and math.isfinite(grad_norm):
+                trained.optimizers.step()
                 bad_steps = 0
+                if trained.average is not None:
+                    trained.average.update(cursor.step)
             else:
                 bad_steps += 1
-                log.warning("step %d: loss %s, gradient norm %s; skipped, examples %s", cursor.step + 1, loss,
+                log.warning("step %d: loss %s, gradient norm %s; skipped, examples %s", cursor.step + 1, sums.loss,
                             grad_norm, examples.tolist())  # fmt: skip
+                hooks.on_bad_step(BadStep(cursor.step + 1, sums.loss, grad_norm, epoch, examples.tolist()))
                 if bad_steps == MAX_BAD_STEPS:
                     raise CheckpointError(
                         f"the loss was not finite {MAX_BAD_STEPS} times in a row (step "
                         f"{cursor.step + 1}); lower optimizer.learning_rate"
                     )
-            optimizers.zero_grad()
-            tokens = cursor.tokens + int(rows.lengths[examples].sum())
-            cursor = Cursor(cursor.step + 1, tokens, epoch, epoch_step + 1)
-            speed = clock.speed(tokens)
+            trained.optimizers.zero_grad()
+            cursor = cursor.advanced(int(rows.lengths[examples].sum()), epoch=epoch, epoch_step=epoch_step)
+            cursor = replace(cursor, micro_batch_tokens=limit)
+            speed = clock.speed(cursor.tokens)
             hooks.on_step(
                 StepRecord(
-                    step=cursor.step, tokens=tokens, loss=loss, mask_rate=mask_rate,
+                    step=cursor.step, tokens=cursor.tokens, loss=sums.loss, mask_rate=sums.mask_rate,
                     learning_rate=recipe.optimizer.learning_rate * factor, grad_norm=grad_norm,
-                    tokens_per_second=speed, progress=min(1.0, tokens / total_tokens),
-                    seconds_left=max(0, total_tokens - tokens) / speed,
+                    tokens_per_second=speed, progress=min(1.0, cursor.tokens / total_tokens),
+                    seconds_left=max(0, total_tokens - cursor.tokens) / speed, loss_by_rate=sums.loss_by_rate,
                 )
             )  # fmt: skip
             every = recipe.evaluate_every_tokens
-            if every is not None and tokens // every > evaluated_at // every:
-                evaluated_at = tokens
-                denoiser.eval()
-                hooks.evaluate(cursor)
+            if every is not None and cursor.tokens // every > evaluated_at // every:
+                evaluated_at = cursor.tokens
+                engine.evaluate(hooks, cursor)
                 denoiser.train()
-            if tokens - saved_at >= recipe.checkpoint_every_tokens:
-                saved_at = tokens
-                store.save(cursor, denoiser, optimizers)
+            if cursor.tokens - saved_at >= recipe.checkpoint_every_tokens:
+                saved_at = cursor.tokens
+                store.save(cursor, trained)
             if interrupt.requested:
                 raise KeyboardInterrupt
-        store.save(cursor, denoiser, optimizers)
+        store.save(cursor, trained)
     except KeyboardInterrupt:
-        store.save(cursor, denoiser, optimizers)
+        store.save(cursor, trained)
         raise
     finally:
         interrupt.release()
         denoiser.eval()
-    hooks.evaluate(cursor)
+    engine.evaluate(hooks, cursor)
+    if trained.average is not None:
+        trained.average.adopt()
     return cursor
 
 
-def accumulate_gradients(
-    denoiser: Denoiser, rows: Rows, codec: TextCodec, recipe: TrainRecipe, objective: Objective,
-    examples: NDArray[np.int64], *, epoch: int, progress: float,
-) -> tuple[float, float]:  # fmt: skip
-    """Forward and backward over one optimizer step.
+@dataclass(frozen=True)
+class StepSums:
+    """What the micro-batches of one step add up to."""
 
-    Returns:
-        The step's loss (nats a hidden token, or a maskable token for the diffusion bound) and the share hidden.
-    """
-    device = next(denoiser.parameters()).device
-    parts = [
-        hide(collate(rows, part.tolist(), codec), codec, objective, seed=recipe.seed, epoch=epoch, progress=progress)
-        for part in micro_batches(examples, rows.lengths, max_padded_tokens=recipe.micro_batch_tokens)
-    ]
-    num_masked = sum(int(masked.is_masked.sum()) for _, masked, _ in parts)
-    num_maskable = sum(int(masked.can_mask.sum()) for _, masked, _ in parts)
-    denominator = max(1, num_maskable if objective.per_maskable else num_masked)
-    total = 0.0
-    for batch, masked, plan in parts:
-        masked = to_device(masked, device)
-        logits = denoiser(masked.xt, attention_mask=batch.attention_mask.to(device), where=masked.is_masked)
-        nll = masked_nll(logits, masked, weight=plan.weight.to(device))
-        (nll.total / denominator).backward()
-        total += float(nll.total.detach())
-    return total / denominator, num_masked / max(1, num_maskable)
+    loss: float
+    mask_rate: float
+    loss_by_rate: list[float | None]
 
 
-def hide(
-    batch: Batch, codec: TextCodec, objective: Objective, *, seed: int, epoch: int, progress: float
-) -> tuple[Batch, MaskedBatch, MaskPlan]:
-    """Hide tokens as the objective plans, with noise that belongs to (seed, pass, example)."""
-    keys = [(epoch, example) for example in batch.examples]
-    u, noise = example_noise(seed, keys, batch.x0.shape[1])
-    plan = objective.plan(u, progress)
-    masked = mask_tokens(batch.x0, plan.mask_rate, can_mask=batch.can_mask, noise=noise, mask_token_id=codec.mask_id)
-    return batch, masked, plan
+class DenoisingLoss(nn.Module):
+    """Encoder, head and loss as one module: under FSDP, whatever is sharded is whole only inside its forward pass."""
+
+    def __init__(self, denoiser: Denoiser, precision: Precision) -> None:
+        super().__init__()
+        self.denoiser, self.precision = denoiser, precision
+
+    def forward(self, batch: Batch, masked: MaskedBatch, weight: Tensor) -> tuple[Tensor, Tensor, int]:
+        """The weighted sum, each hidden token's nats, and how many could have been hidden."""
+        attention_mask = batch.attention_mask
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(masked.xt.device)
+        with self.precision.context():
+            features = self.denoiser.features(
+                masked.xt, where=masked.is_masked, attention_mask=attention_mask, segments=batch.segments
+            )
+            nll = masked_nll(features, self.denoiser.decoder, masked, weight=weight)
+        return nll.total, nll.token_nll, nll.num_maskable
 
 
-def to_device(batch: MaskedBatch, device: torch.device) -> MaskedBatch:
-    return MaskedBatch(*(tensor.to(device) for tensor in (batch.x0, batch.xt, batch.can_mask, batch.is_masked)))
+class Engine:
+    """Forward and backward over one optimizer step, whatever it is cut into."""
+
+    def __init__(
+        self, denoiser: Denoiser, rows: Rows, codec: TextCodec, recipe: TrainRecipe, workers: Workers = Workers()
+    ) -> None:
+        self.rows, self.codec, self.recipe, self.workers = rows, codec, recipe, workers
+        self.denoiser = denoiser
+        self.objective = recipe.objective.build()
+        self.masker = Masker(self.objective, recipe.masking, codec, recipe.seed)
+        self.device = next(denoiser.parameters()).device
+        self.precision = choose_precision(recipe.precision, self.device)
+        _configure(denoiser, recipe)
+        self.module = workers.prepare(DenoisingLoss(denoiser, self.precision))
+        matrices = [f"model.{name}.weight" for name in encoder_linears(denoiser.model)]
+        average = WeightAverage(denoiser, recipe.average) if recipe.average is not None else None
+        self.trained = Trained(denoiser, OptimizerSet(recipe.optimizer, denoiser, matrices=matrices), average, workers)
+
+    def accumulate_within_memory(
+        self, examples: NDArray[np.int64], *, epoch: int, epoch_step: int, progress: float, limit: int | None
+    ) -> tuple[StepSums, int | None]:
+        """:meth:`accumulate`, with micro-batches halved as often as memory runs out.
+
+        Returns:
+            The step's sums, and the micro-batch size that worked, None if it is the recipe's.
+        """
+        while True:
+            try:
+                sums = self.accumulate(examples, epoch=epoch, epoch_step=epoch_step, progress=progress, limit=limit)
+                return sums, limit
+            except RuntimeError as error:
+                size = limit or self.recipe.micro_batch_tokens
+                if not _is_out_of_memory(error) or self.workers.size > 1 or size <= int(self.rows.lengths.max()):
+                    raise
+                limit = size // 2
+                log.warning("out of memory with micro-batches of %d tokens; going on with %d, the step stays %d",
+                            size, limit, self.recipe.batch_tokens)  # fmt: skip
+            self.trained.optimizers.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def accumulate(
+        self, examples: NDArray[np.int64], *, epoch: int, epoch_step: int, progress: float, limit: int | None = None
+    ) -> StepSums:
+        """Leave the gradient of one optimizer step in the parameters."""
+        packed = self.recipe.data.layout == "packed"
+        times = self.masker.times(examples, epoch=epoch, step=epoch_step)
+        places = {int(example): place for place, example in enumerate(examples)}
+        parts = micro_batches(
+            examples, self.rows.lengths, max_tokens=limit or self.recipe.micro_batch_tokens, packed=packed
+        )
+        prepared: list[tuple[Batch, MaskedBatch, MaskPlan]] = []
+        for part in parts[self.workers.rank :: self.workers.size] or [parts[0][:1]]:
+            batch = collate(self.rows, part.tolist(), self.codec, packed=packed)
+            own = times[[places[example] for example in batch.examples]] if times is not None else None
+            for masked, plan in self.masker(batch, epoch=epoch, progress=progress, times=own):
+                prepared.append((batch, masked, plan))
+        if len(parts) <= self.workers.rank:
+            # Nothing was left for this worker, but all must meet: it asks for nothing.
+            prepared = [(batch, _showing_all(masked), plan) for batch, masked, plan in prepared]
+        counts = self.workers.total([
+            sum(int(masked.is_masked.sum()) for _, masked, _ in prepared),
+            sum(int(masked.can_mask.sum()) for _, masked, _ in prepared),
+        ])  # fmt: skip
+        denominator = max(1.0, counts[1] if self.objective.per_maskable else counts[0])
+        by_rate = np.zeros((2, 10))
+        total = 0.0
+        for number, (batch, masked, plan) in enumerate(prepared, start=1):
+            weight = batch.spread(plan.weight)
+            with self.workers.gradients(last=number == len(prepared)):
+                loss, token_nll, _ = self.module(batch, masked.to(self.device), weight.to(self.device))
+                # Workers average their gradients, and this is a sum.
+                (loss * (self.workers.size / denominator)).backward()
+            total += float(loss.detach())
+            _add_by_rate(by_rate, batch.spread(plan.mask_rate)[masked.is_masked], token_nll)
+        total, *rates = self.workers.total([total, *by_rate.ravel()])
+        means = [nats / count if count else None for nats, count in zip(rates[:10], rates[10:], strict=True)]
+        return StepSums(total / denominator, counts[0] / max(1.0, counts[1]), means)
+
+    def evaluate(self, hooks: Hooks, cursor: Cursor) -> None:
+        """Run the evaluation hook on the weights that count: the average, if there is one."""
+        self.denoiser.eval()
+        average = self.trained.average
+        with average.applied() if average is not None else nullcontext():
+            hooks.evaluate(cursor)
+
+
+def _configure(denoiser: Denoiser, recipe: TrainRecipe) -> None:
+    if recipe.activation_checkpointing:
+        denoiser.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if recipe.compile:
+        for layer in denoiser.layers:
+            layer.compile()
+
+
+def _showing_all(masked: MaskedBatch) -> MaskedBatch:
+    nothing = torch.zeros_like(masked.is_masked)
+    return MaskedBatch(masked.x0, masked.x0, nothing, nothing)
+
+
+def _add_by_rate(sums: NDArray[np.float64], rates: Tensor, token_nll: Tensor) -> None:
+    # A rate of exactly 10 % belongs to the first tenth.
+    tenth = (rates.double() * 10).ceil().long().clamp(1, 10).numpy() - 1
+    np.add.at(sums[0], tenth, token_nll.double().cpu().numpy())
+    np.add.at(sums[1], tenth, 1.0)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
@@ -185,12 +315,6 @@ def _steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[in
         for index in range(skip, len(plan)):
             yield epoch, index, plan[index]
         epoch, skip = epoch + 1, 0
-
-
-def _encoder_matrices(denoiser: Denoiser) -> list[str]:
-    from diffutron.model.families import encoder_linears
-
-    return encoder_linears(denoiser.model)
 
 
 class _Interrupt:

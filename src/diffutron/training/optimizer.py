@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from diffutron.recipe import Settings
@@ -109,7 +110,8 @@ class OptimizerSet:
 
     def clip(self) -> float:
         """Clip the global gradient norm; the norm before clipping (not finite when a gradient is not)."""
-        return float(nn.utils.clip_grad_norm_(list(self.params.values()), self.settings.clip_norm))
+        norm = nn.utils.clip_grad_norm_(list(self.params.values()), self.settings.clip_norm)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def step(self) -> None:
         for optimizer in self.optimizers:
@@ -123,12 +125,18 @@ class OptimizerSet:
         """Every state tensor as ``<parameter>|<key>``."""
         return {f"{name}|{key}": tensor for name, key, tensor in self._state()}
 
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        for joined, tensor in tensors.items():
-            name, _, key = joined.rpartition("|")
-            param = self.params[name]
-            owner = next(o for o in self.optimizers for g in o.param_groups if any(p is param for p in g["params"]))
-            owner.state[param][key] = tensor.clone()
+    def prepare_state(self) -> None:
+        """Make every state tensor that :meth:`step` would make, so that it can be loaded in place."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for param in group["params"]:
+                    if isinstance(optimizer, Muon):
+                        optimizer.state[param].setdefault("momentum", torch.zeros_like(param))
+                        continue
+                    state = optimizer.state[param]
+                    state.setdefault("step", torch.zeros((), dtype=torch.float32, device=param.device))
+                    state.setdefault("exp_avg", torch.zeros_like(param))
+                    state.setdefault("exp_avg_sq", torch.zeros_like(param))
 
     def _state(self) -> Iterator[tuple[str, str, Tensor]]:
         for name, param in self.params.items():

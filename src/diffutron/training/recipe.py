@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffutron.corpus import CorpusSettings
-from diffutron.diffusion import Cosine, Diffusion, FixedRate, Linear, Objective, RateRange
+from diffutron.diffusion import Cosine, CountBased, Diffusion, FixedRate, Linear, Objective, RateRange
 from diffutron.model.lora import LoraSettings
 from diffutron.recipe import Settings
 from diffutron.training.learning_rate import LearningRateSettings
+from diffutron.training.masking import MaskingSettings
 from diffutron.training.optimizer import OptimizerSettings
 
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -65,7 +66,18 @@ class DiffusionSettings(Settings):
         return Diffusion({"linear": Linear, "cosine": Cosine}[self.schedule](), self.eps)
 
 
-ObjectiveSettings = Annotated[FixedRateSettings | RateRangeSettings | DiffusionSettings, Field(discriminator="kind")]
+class CountBasedSettings(Settings):
+    """The likelihood bound with a count drawn instead of a time: less variance."""
+
+    kind: Literal["count"]
+
+    def build(self) -> Objective:
+        return CountBased()
+
+
+ObjectiveSettings = Annotated[
+    FixedRateSettings | RateRangeSettings | DiffusionSettings | CountBasedSettings, Field(discriminator="kind")
+]
 
 
 class TrainData(Settings):
@@ -79,6 +91,8 @@ class TrainData(Settings):
     """Longest row, special tokens included."""
     long_texts: Literal["split", "drop"] = "split"
     """What happens to texts that do not fit into one row."""
+    layout: Literal["packed", "padded"] = "packed"
+    """packed: rows lie end to end and see themselves only; padded: one text a line, slower, for comparison."""
 
     @model_validator(mode="after")
     def _one_of(self) -> TrainData:
@@ -96,6 +110,8 @@ class TrainRecipe(Settings):
     """What to train on."""
     objective: ObjectiveSettings
     """What is asked of the model."""
+    masking: MaskingSettings = MaskingSettings()
+    """What is hidden together, and how times are drawn."""
     lora: LoraSettings | None = None
     """Low-rank adapters; left out, every parameter is trained."""
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -105,7 +121,7 @@ class TrainRecipe(Settings):
     batch_tokens: int = Field(default=4096, ge=8)
     """Tokens to an optimizer step."""
     micro_batch_tokens: int = Field(default=4096, ge=8)
-    """Padded tokens to a forward pass; smaller takes less memory and changes no result."""
+    """Tokens to a forward pass; smaller takes less memory, and changes a result by no more than rounding."""
     train_tokens: int | None = Field(default=None, ge=1)
     """When to stop, in tokens."""
     epochs: float | None = Field(default=None, gt=0)
@@ -117,7 +133,17 @@ class TrainRecipe(Settings):
     keep_checkpoints: int = Field(default=2, ge=1)
     """How many checkpoints stay."""
     save_dtype: Literal["float32", "float16"] = "float32"
-    """Precision of the final weights; training is in float32."""
+    """Precision of the final weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products; auto: bfloat16 on GPUs that have it, float32 on CPUs."""
+    average: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of a running average of the weights, which is then what is evaluated and saved."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the encoder's layers with torch.compile; needs a C++ compiler, and pays on GPUs."""
+    workers: Literal["ddp", "fsdp"] | None = None
+    """How the processes of `torchrun` share the work: each holds the model, or a shard of it."""
     seed: int = Field(default=0, ge=0)
     """Orders the data, hides the tokens, initialises the adapters."""
 
@@ -125,6 +151,24 @@ class TrainRecipe(Settings):
     def _one_end(self) -> TrainRecipe:
         if (self.train_tokens is None) == (self.epochs is None):
             raise ValueError("a recipe needs either train_tokens or epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainRecipe:
+        kind = self.objective.kind
+        if kind == "count" and self.masking.unit != "token":
+            raise ValueError("objective count hides an exact number of tokens; masking.unit must be token")
+        if kind == "count" and self.masking.complementary:
+            raise ValueError("masking.complementary needs a rate, not a count; take objective diffusion")
+        linear = not isinstance(self.objective, DiffusionSettings) or self.objective.schedule == "linear"
+        if self.masking.complementary and not linear:
+            raise ValueError("masking.complementary needs objective.schedule linear")
+        if kind in ("diffusion", "count") and self.masking.replace != "mask":
+            raise ValueError("the likelihood bound needs masking.replace mask")
+        if self.masking.complementary and self.masking.replace != "mask":
+            raise ValueError("masking.complementary needs masking.replace mask")
+        if self.workers == "fsdp" and self.optimizer.kind == "muon":
+            raise ValueError("optimizer muon needs whole matrices; take workers ddp, or adamw")
         return self
 
     def total_tokens(self, tokens_in_data: int) -> int:

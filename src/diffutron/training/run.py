@@ -23,9 +23,17 @@ from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_mod
 from diffutron.model.checkpoint import write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows, encode_rows
-from diffutron.training.fit import Hooks, fit
+from diffutron.training.fit import BadStep, Hooks, StepRecord, fit
+from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.state import CheckpointStore, Cursor
+from diffutron.training.workers import Workers
+
+# Settings that may change between two slices of one run without changing its result by more than rounding.
+_MAY_CHANGE = (
+    "checkpoint_every_tokens", "keep_checkpoints", "evaluate_every_tokens", "micro_batch_tokens",
+    "activation_checkpointing", "compile", "workers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,17 @@ class Run:
         return self.folder / ("adapter" if self.peft_model else "model")
 
     @property
-    def fingerprint(self) -> str:
-        """Changes when the recipe or the tokenised data do; keeps the checkpoints of two runs from being mixed up."""
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on, so that the checkpoints of two runs are not mixed up."""
         recipe = self.recipe.model_dump(mode="json")
-        # What may change between two slices of one run without changing its result.
-        for key in ("checkpoint_every_tokens", "keep_checkpoints", "evaluate_every_tokens", "micro_batch_tokens"):
+        for key in _MAY_CHANGE:
             recipe.pop(key)
-        text = json.dumps([recipe, self.rows.fingerprint], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return {"recipe": recipe, "data": self.rows.fingerprint}
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def trainable(self) -> int:
@@ -103,46 +114,74 @@ def prepare_run(
 
 
 def execute(
-    run: Run, *, resume: bool = True, on_record: Callable[[dict[str, Any]], None] = lambda _: None,
+    run: Run, *, resume: bool = True, anyway: bool = False, workers: Workers = Workers(),
+    on_record: Callable[[dict[str, Any]], None] = lambda _: None,
     evaluate: Callable[[], dict[str, Any]] | None = None,
 ) -> Path:  # fmt: skip
     """Train to the end and save the result.
 
     Args:
+        anyway: resume even from a checkpoint of another recipe or other data.
         on_record: gets every line that also goes to ``metrics.jsonl``.
         evaluate: measures the model as it stands; runs as often as the recipe says, and at the end.
 
     Returns:
         The folder of the adapter or model.
     """
-    store = CheckpointStore(
-        run.folder / "checkpoints", run_fingerprint=run.fingerprint, keep=run.recipe.keep_checkpoints
-    )
+    store = CheckpointStore(run.folder / "checkpoints", identity=run.identity, keep=run.recipe.keep_checkpoints)
     records = _MetricsFile(run.metrics, on_record)
 
     def measure(cursor: Cursor) -> None:
-        if evaluate is not None:
+        if evaluate is None:
+            return
+        scores = evaluate()
+        if workers.is_first:
             records.keep_until(cursor.step + 1, without_scores_at=cursor.step)
-            records.write({"step": cursor.step, "tokens": cursor.tokens, **evaluate()})
+            records.write({"step": cursor.step, "tokens": cursor.tokens, **scores})
 
-    def note(record: Any) -> None:
-        records.keep_until(record.step)
-        records.write(vars(record))
+    def note(record: StepRecord) -> None:
+        if workers.is_first:
+            records.keep_until(record.step)
+            records.write(vars(record))
+
+    def dump(bad: BadStep) -> None:
+        if workers.is_first:
+            texts = [run.codec.decode(run.rows[example].tolist()) for example in bad.examples]
+            write_json(run.folder / f"bad-step-{bad.step:07d}.json", {**vars(bad), "texts": texts})
 
     if not resume:
         run.metrics.unlink(missing_ok=True)
     try:
-        fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, store, resume=resume, hooks=Hooks(note, measure))
+        fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, store, resume=resume, anyway=anyway,
+            hooks=Hooks(note, dump, measure), workers=workers)  # fmt: skip
     except torch.OutOfMemoryError as error:
-        raise CheckpointError(f"out of memory at micro_batch_tokens {run.recipe.micro_batch_tokens}; halve it with "
-                              "--set micro_batch_tokens=N (the result stays the same)") from error  # fmt: skip
-    dtype = {"float32": torch.float32, "float16": torch.float16}[run.recipe.save_dtype]
-    diffusion = diffusion_config(run)
-    if run.peft_model is not None:
-        save_adapter(run.model_folder, run.peft_model, diffusion, dtype=dtype)
-    else:
-        save_model(run.model_folder, run.loaded.denoiser, run.loaded.tokenizer, diffusion, dtype=dtype)
+        raise CheckpointError(
+            f"out of memory, even with one text at a time; lower data.max_tokens ({run.recipe.data.max_tokens}) or "
+            "set activation_checkpointing=true"
+        ) from error
+    _save(run, workers)
     return run.model_folder
+
+
+def _save(run: Run, workers: Workers) -> None:
+    """The result, whole, by the first worker."""
+    dtype = {"float32": torch.float32, "float16": torch.float16}[run.recipe.save_dtype]
+    model = run.peft_model if run.peft_model is not None else run.loaded.denoiser.model
+    state = {name: workers.whole(tensor) for name, tensor in model.state_dict().items()}
+    error: Exception | None = None
+    try:
+        if not workers.is_first:
+            pass
+        elif run.peft_model is not None:
+            save_adapter(run.model_folder, run.peft_model, diffusion_config(run), dtype=dtype, state=state)
+        else:
+            save_model(
+                run.model_folder, run.loaded.denoiser, run.loaded.tokenizer, diffusion_config(run), dtype=dtype,
+                state=state,
+            )  # fmt: skip
+    except CheckpointError as met:
+        error = met
+    workers.agree(error)
 
 
 def diffusion_config(run: Run) -> dict[str, Any]:
@@ -206,7 +245,11 @@ def _manifest(run: Run) -> dict[str, Any]:
         "command": sys.argv,
         "versions": {name: _version(name) for name in ("diffutron", "torch", "transformers", "peft", "tokenizers")},
         "python": platform.python_version(),
-        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+        "machine": {
+            "processor": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "precision": choose_precision(run.recipe.precision, next(run.loaded.denoiser.parameters()).device).name,
+        },
         "corpus_fingerprint": run.corpus.report["fingerprint"],
         "run_fingerprint": run.fingerprint,
         "rows": len(run.rows),

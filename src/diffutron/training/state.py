@@ -1,6 +1,6 @@
 """What a run needs to go on: weights, optimizer, a cursor. Safetensors and JSON, hashed, visible in one rename.
 
-No random state is kept, since every draw is a function of (seed, pass, example).
+No random state is kept, since every draw is a function of (seed, pass, step, example).
 """
 
 from __future__ import annotations
@@ -9,61 +9,123 @@ import hashlib
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffutron.errors import CheckpointError
 from diffutron.model.checkpoint import appearing, write_json
+from diffutron.training.average import WeightAverage
 from diffutron.training.optimizer import OptimizerSet
+from diffutron.training.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_STATE, _WEIGHTS, _OPTIMIZER, _AVERAGE = (
+    "state.json", "weights.safetensors", "optimizer.safetensors", "average.safetensors",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a run stands. ``step`` and ``tokens`` count from the start, ``epoch_step`` from the start of the pass."""
+    """Where a run stands. ``step`` and ``tokens`` count from the start, ``epoch_step`` from the start of the pass.
+
+    Attributes:
+        micro_batch_tokens: what a forward pass may hold, if memory forced the run below its recipe.
+    """
 
     step: int = 0
     tokens: int = 0
     epoch: int = 0
     epoch_step: int = 0
+    micro_batch_tokens: int | None = None
+
+    def advanced(self, tokens: int, *, epoch: int, epoch_step: int) -> Cursor:
+        return replace(self, step=self.step + 1, tokens=self.tokens + tokens, epoch=epoch, epoch_step=epoch_step + 1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training changes, and so what a checkpoint holds."""
+
+    model: nn.Module
+    optimizers: OptimizerSet
+    average: WeightAverage | None = None
+    workers: Workers = field(default_factory=Workers)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each file, as they lie in this process."""
+        files = {
+            _WEIGHTS: {name: param.detach() for name, param in self.model.named_parameters() if param.requires_grad},
+            _OPTIMIZER: self.optimizers.state(),
+        }
+        if self.average is not None:
+            files[_AVERAGE] = dict(self.average.shadow)
+        return files
+
+    def gathered(self) -> dict[str, dict[str, Tensor]]:
+        """The same, whole; every worker must ask."""
+        return {
+            file: {name: self.workers.whole(tensor).contiguous() for name, tensor in tensors.items()}
+            for file, tensors in self.tensors().items()
+        }
+
+    def restore(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.optimizers.prepare_state()
+        for file, tensors in self.tensors().items():
+            for name, tensor in tensors.items():
+                self.workers.assign(tensor, files[file][name])
 
 
 class CheckpointStore:
-    """The checkpoints of one run; the newest whole one wins, the last ``keep`` stay."""
+    """The checkpoints of one run; the newest whole one wins, the last ``keep`` stay.
 
-    def __init__(self, folder: Path, *, run_fingerprint: str, keep: int) -> None:
-        self.folder, self.run_fingerprint, self.keep = folder, run_fingerprint, keep
+    Args:
+        identity: what a run's result depends on, by name (recipe settings, data); a checkpoint of another is refused.
+    """
 
-    def save(self, cursor: Cursor, model: nn.Module, optimizers: OptimizerSet) -> Path:
+    def __init__(self, folder: Path, *, identity: Mapping[str, Any], keep: int) -> None:
+        self.folder, self.identity, self.keep = folder, json.loads(json.dumps(identity)), keep
+
+    def save(self, cursor: Cursor, trained: Trained) -> Path:
         """Write a checkpoint; when the disk refuses, the older ones are untouched.
 
         Raises:
             CheckpointError: it could not be written.
         """
         target = self.folder / f"step-{cursor.step:07d}"
-        with appearing(target) as draft:
-            weights = {name: param.detach().contiguous() for name, param in _trainable(model).items()}
-            save_file(weights, draft / _WEIGHTS)
-            save_file({key: tensor.contiguous() for key, tensor in optimizers.state().items()}, draft / _OPTIMIZER)
-            hashes = {name: _sha256(draft / name) for name in (_WEIGHTS, _OPTIMIZER)}
-            write_json(draft / _STATE, {"cursor": asdict(cursor), "run": self.run_fingerprint, "sha256": hashes})
-        for old in self._newest_first()[self.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        files = trained.gathered()
+        error: Exception | None = None
+        if trained.workers.is_first:
+            try:
+                self._write(target, cursor, files)
+            except CheckpointError as met:
+                error = met
+        trained.workers.agree(error)
         return target
 
-    def resume(self, model: nn.Module, optimizers: OptimizerSet) -> Cursor:
+    def _write(self, target: Path, cursor: Cursor, files: dict[str, dict[str, Tensor]]) -> None:
+        with appearing(target) as draft:
+            for name, tensors in files.items():
+                save_file(tensors, draft / name)
+            hashes = {name: _sha256(draft / name) for name in files}
+            write_json(draft / _STATE, {"cursor": asdict(cursor), "run": self.identity, "sha256": hashes})
+        for old in self._newest_first()[self.keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self, trained: Trained, *, anyway: bool = False) -> Cursor:
         """Load the newest whole checkpoint; a cursor at zero if there is none.
 
+        Args:
+            anyway: go on with another recipe or other data than the checkpoint's.
+
         Raises:
-            CheckpointError: the newest whole one belongs to another recipe or other data.
+            CheckpointError: the newest whole one belongs to another recipe or other data; names what differs.
         """
         for candidate in self._newest_first():
             try:
@@ -71,20 +133,20 @@ class CheckpointStore:
                 for name, expected in state["sha256"].items():
                     if _sha256(candidate / name) != expected:
                         raise ValueError(f"{name} does not match its hash")
-                weights, optimizer_state = load_file(candidate / _WEIGHTS), load_file(candidate / _OPTIMIZER)
+                files = {name: load_file(candidate / name) for name in state["sha256"]}
                 cursor, run = Cursor(**state["cursor"]), state["run"]
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 log.warning("checkpoint %s is broken (%s); trying the one before", candidate, error)
                 continue
-            if run != self.run_fingerprint:
+            if run != self.identity and not anyway:
                 raise CheckpointError(
-                    f"{candidate} belongs to another recipe, model or corpus; choose another run "
-                    "folder with --out, or start over with --resume never"
+                    f"{candidate} belongs to another run: {_difference(run, self.identity)}; choose another run "
+                    "folder with --out, start over with --resume never, or go on all the same with --resume anyway"
                 )
-            with torch.no_grad():
-                for name, param in _trainable(model).items():
-                    param.copy_(weights[name])
-            optimizers.load_state(optimizer_state)
+            try:
+                trained.restore(files)
+            except (KeyError, RuntimeError) as error:
+                raise CheckpointError(f"{candidate} does not fit the model: {' '.join(str(error).split())}") from None
             return cursor
         return Cursor()
 
@@ -95,8 +157,22 @@ class CheckpointStore:
         return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
 
 
-def _trainable(model: nn.Module) -> dict[str, Tensor]:
-    return {name: param for name, param in model.named_parameters() if param.requires_grad}
+def _difference(old: Any, new: Any) -> str:
+    """The first setting that differs, with both values."""
+    before, now = _flat(old), _flat(new)
+    for key in [*now, *before]:
+        if before.get(key) != now.get(key):
+            return f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+    return "nothing that can be named"
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
 
 
 def _sha256(path: Path) -> str:

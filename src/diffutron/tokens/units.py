@@ -1,0 +1,58 @@
+"""What is hidden together: pieces of one word, or of one part of a Turkish word."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from diffutron.text.morphemes import stem_length
+from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.rows import Batch
+
+
+def words(batch: Batch, codec: TextCodec) -> Int[Tensor, "B L"]:
+    """For each position, where its word begins; special tokens and blanks are words of their own."""
+    return _first_of_unit(_word_starts(batch, codec))
+
+
+def morphemes(batch: Batch, codec: TextCodec) -> Int[Tensor, "B L"]:
+    """For each position, where its word's stem or suffixes begin: a word is at most two units.
+
+    A piece that holds both the end of the stem and the start of the suffixes goes with the stem.
+    """
+    starts = _word_starts(batch, codec)
+    for row in range(len(starts)):
+        borders = [*starts[row].nonzero()[:, 0].tolist(), starts.shape[1]]
+        for start, end in itertools.pairwise(borders):
+            if end - start < 2:
+                continue
+            pieces = [codec.piece_text(index) for index in batch.x0[row, start:end].tolist()]
+            stem, reached = stem_length("".join(pieces)), 0
+            for place, piece in enumerate(pieces):
+                if place and reached >= stem:
+                    starts[row, start + place] = True
+                    break
+                reached += len(piece)
+    return _first_of_unit(starts)
+
+
+UNITS: dict[str, Callable[[Batch, TextCodec], Tensor]] = {"word": words, "morpheme": morphemes}
+
+
+def _word_starts(batch: Batch, codec: TextCodec) -> Tensor:
+    alone = torch.tensor(sorted(codec.special_ids | codec.blank_ids))
+    is_alone = torch.isin(batch.x0, alone)
+    starts = torch.from_numpy(np.asarray(codec.starts_word))[batch.x0] | is_alone
+    starts[:, 1:] |= is_alone[:, :-1]
+    starts[:, 0] = True
+    return starts
+
+
+def _first_of_unit(starts: Tensor) -> Tensor:
+    places = torch.arange(starts.shape[1]).expand_as(starts)
+    return torch.where(starts, places, torch.zeros_like(places)).cummax(dim=1).values
