@@ -7,12 +7,14 @@ import torch
 
 from diffutron.diffusion import (
     Cosine,
+    CountBased,
     Diffusion,
     FixedRate,
     Linear,
     MaskedBatch,
     RateRange,
     example_noise,
+    hide,
     mask_tokens,
     masked_nll,
 )
@@ -135,3 +137,106 @@ def test_mask_rates_of_the_objectives():
     t = Diffusion(Linear(), eps=1e-3).plan(u, **at).mask_rate
     assert float(t.max()) == pytest.approx(1.0)
     assert float(t.min()) >= 1e-3
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000], ids=lambda rows: f"{rows} rows a chunk")
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_loss_and_gradients_in_chunks_are_those_of_plain_cross_entropy(rows, bias):
+    generator = torch.Generator().manual_seed(5)
+    x0 = torch.randint(0, VOCABULARY, (4, 6), generator=generator)
+    is_masked = torch.rand(4, 6, generator=generator) < 0.5
+    batch = MaskedBatch(x0, x0.masked_fill(is_masked, MASK), torch.ones_like(is_masked), is_masked)
+    weight = torch.rand(4, 6, generator=generator, dtype=torch.float64)
+    start = torch.randn(int(is_masked.sum()), 7, generator=generator, dtype=torch.float64)
+
+    def run(loss):
+        torch.manual_seed(0)
+        decoder = torch.nn.Linear(7, VOCABULARY, bias=bias, dtype=torch.float64)
+        features = start.clone().requires_grad_()
+        total = loss(features, decoder)
+        (total * 0.37).backward()
+        return total.detach(), [features.grad, *(param.grad for param in decoder.parameters())]
+
+    def plain(features, decoder):
+        nats = torch.nn.functional.cross_entropy(decoder(features), x0[is_masked], reduction="none")
+        return (nats * weight[is_masked]).sum()
+
+    def chunked(features, decoder):
+        size = rows * VOCABULARY * 8
+        return masked_nll(features, decoder, batch, weight=weight, chunk_bytes=size).total
+
+    (expected, expected_gradients), (found, found_gradients) = run(plain), run(chunked)
+    assert torch.allclose(found, expected, atol=1e-12)
+    for one, other in zip(found_gradients, expected_gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_full_logits_never_exist():
+    # 600 hidden tokens of 5,000 pieces are 12 MB of logits; chunks of 40 kB may exist.
+    decoder = torch.nn.Linear(1, 5000)
+    x0 = torch.zeros(1, 600, dtype=torch.long)
+    everything = torch.ones_like(x0, dtype=torch.bool)
+    features = torch.randn(600, 1, requires_grad=True)
+    biggest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal biggest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.shape[-1:] == (5000,):
+                biggest = max(biggest, out.numel())
+            return out
+
+    with Watch():
+        masked_nll(features, decoder, MaskedBatch(x0, x0, everything, everything), chunk_bytes=40_000).total.backward()
+    assert 0 < biggest <= 2 * 5000
+
+
+def test_token_nll_and_top1_are_those_of_the_logits():
+    generator = torch.Generator().manual_seed(2)
+    x0 = torch.randint(0, VOCABULARY, (1, 50), generator=generator)
+    everything = torch.ones_like(x0, dtype=torch.bool)
+    logits = torch.randn(50, VOCABULARY, dtype=torch.float64, generator=generator)
+    nll = masked_nll(logits, identity(), MaskedBatch(x0, x0, everything, everything))
+    assert torch.allclose(nll.token_nll, -logits.log_softmax(-1)[torch.arange(50), x0[0]], atol=1e-12)
+    assert torch.equal(nll.is_top1, logits.argmax(-1) == x0[0])
+
+
+def test_logits_far_from_zero_do_not_overflow():
+    x0 = torch.tensor([[3, 4]])
+    everything = torch.ones_like(x0, dtype=torch.bool)
+    logits = torch.full((2, VOCABULARY), -2000.0, dtype=torch.float64)
+    logits[0, 3] = 2000.0
+    nll = masked_nll(logits, identity(), MaskedBatch(x0, x0, everything, everything))
+    assert nll.token_nll.tolist() == pytest.approx([0.0, math.log(VOCABULARY)])
+
+
+def test_count_based_bound_of_a_denoiser_that_ignores_context_is_the_exact_nll_and_varies_less():
+    logits = context_free_logits()
+    x0 = torch.tensor([[1, 4, 4, 7, 2, 9, 0, 3]])
+    exact = -float(logits.log_softmax(-1)[x0[0]].sum())
+    draws = 20_000
+    u = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    plan = CountBased().plan(u, num_maskable=torch.full((draws,), 8), progress=0.0)
+    assert plan.count.unique().tolist() == list(range(1, 9))
+    assert plan.count.bincount().tolist()[1:] == [draws // 8] * 8
+    _, noise = example_noise(3, [(number,) for number in range(draws)], 8)
+    is_masked = noise.argsort(dim=1).argsort(dim=1) < plan.count[:, None]
+    rows = x0.expand(draws, -1)
+    batch = hide(rows, is_masked, can_mask=torch.ones_like(is_masked), mask_token_id=MASK)
+    nll = masked_nll(logits.expand(int(is_masked.sum()), -1), identity(), batch, weight=plan.weight[:, None])
+    spread = _standard_error(logits, batch, plan.weight)
+    assert float(nll.total) / draws == pytest.approx(exact, abs=4 * spread)
+
+    timed = Diffusion(eps=1e-4).plan(u, num_maskable=torch.full((draws,), 8), progress=0.0)
+    by_time = mask_tokens(rows, timed.mask_rate[:, None], can_mask=torch.ones_like(is_masked), noise=noise,
+                          mask_token_id=MASK)  # fmt: skip
+    assert spread < 0.5 * _standard_error(logits, by_time, timed.weight)
+
+
+@pytest.mark.parametrize("u", [0.0, 1.0 - 2**-53])
+def test_count_is_never_none_and_never_more_than_there_are(u):
+    plan = CountBased().plan(torch.full((3,), u, dtype=torch.float64), num_maskable=torch.tensor([1, 5, 0]),
+                             progress=0.0)  # fmt: skip
+    assert plan.count.tolist() == ([1, 1, 0] if u == 0.0 else [1, 5, 0])
+    assert torch.isfinite(plan.weight).all()

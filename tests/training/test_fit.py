@@ -15,6 +15,7 @@ from diffutron.model import LoraSettings, add_lora
 from diffutron.recipe import check
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
 from diffutron.tokens.rows import encode_rows
+from diffutron.training.average import WeightAverage
 from diffutron.training.fit import Engine, Hooks, fit
 from diffutron.training.learning_rate import LearningRateSettings, learning_rate_factor
 from diffutron.training.optimizer import OptimizerSet, OptimizerSettings, orthogonalise
@@ -85,9 +86,116 @@ def test_accumulated_gradients_equal_one_big_batch(objective):
         assert torch.allclose(gradient, found[1][name], atol=1e-12), name
 
 
+@pytest.mark.parametrize("masking", [
+    {}, {"times": "antithetic"}, {"complementary": True}, {"unit": "word"}, {"unit": "morpheme"},
+    {"replace": "80-10-10"},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta"])
+def test_packed_step_equals_padded_step(family, masking):
+    found, losses = [], []
+    for layout, size in (("packed", 200), ("padded", 96)):
+        denoiser = tiny_denoiser(family, dtype=torch.float64)
+        settings = recipe(
+            data={"corpus": "nowhere", "max_tokens": 48, "layout": layout}, masking=masking, micro_batch_tokens=size,
+            objective={"kind": "mlm-range", "low": 0.2, "high": 0.8},
+        )  # fmt: skip
+        sums = Engine(denoiser, ROWS, CODEC, settings).accumulate(np.arange(12), **AT_START)
+        losses.append([sums.loss, sums.mask_rate, *(rate or 0.0 for rate in sums.loss_by_rate)])
+        found.append(gradients(denoiser))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-12)
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-10), name
+
+
+def test_activation_checkpointing_changes_memory_and_nothing_else():
+    found = []
+    for again in (False, True):
+        denoiser = tiny_denoiser(dtype=torch.float64)
+        add_lora(denoiser, LoraSettings(r=4, alpha=4), seed=0, base_name="tiny")
+        settings = recipe(activation_checkpointing=again)
+        Engine(denoiser.train(), ROWS, CODEC, settings).accumulate(np.arange(12), **AT_START)
+        found.append(gradients(denoiser))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-12), name
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_not_the_step(tmp_path, monkeypatch, caplog):
+    expected = tiny_denoiser(dtype=torch.float64)
+    fit(expected, ROWS, CODEC, recipe(train_tokens=600), store(tmp_path / "enough"))
+
+    denoiser = tiny_denoiser(dtype=torch.float64)
+    features = type(denoiser).features
+
+    def small_machine(self, xt, **rest):
+        if xt.numel() > 100:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return features(self, xt, **rest)
+
+    monkeypatch.setattr(type(denoiser), "features", small_machine)
+    cursor = fit(denoiser, ROWS, CODEC, recipe(train_tokens=600), store(tmp_path / "short"))
+    assert cursor.micro_batch_tokens == 100
+    assert "out of memory with micro-batches of 200 tokens; going on with 100, the step stays 200" in caplog.text
+    for name, param in weights(denoiser).items():
+        assert torch.allclose(param, weights(expected)[name], atol=1e-9), name
+    # The next slice need not find out again.
+    trained = Trained(denoiser, OptimizerSet(OptimizerSettings(), denoiser))
+    assert store(tmp_path / "short").resume(trained).micro_batch_tokens == 100
+
+
+def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
+    denoiser = tiny_denoiser()
+
+    def broken(self, xt, **rest):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(type(denoiser), "features", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        fit(denoiser, ROWS, CODEC, recipe(), store(tmp_path))
+
+
+def test_average_is_evaluated_saved_and_adopted_while_training_goes_on_from_the_weights(tmp_path):
+    seen = []
+    denoiser = tiny_denoiser()
+    settings = recipe(average=0.9, train_tokens=2000)
+    fit(
+        denoiser,
+        ROWS,
+        CODEC,
+        settings,
+        store(tmp_path / "a"),
+        hooks=Hooks(evaluate=lambda _: seen.append(weights(denoiser))),
+    )
+    plain = tiny_denoiser()
+    fit(plain, ROWS, CODEC, recipe(train_tokens=2000), store(tmp_path / "b"))
+    assert same(seen[-1], weights(denoiser))  # what was measured is what is saved
+    [*_, newest] = sorted((tmp_path / "a").glob("step-*"))
+    from safetensors.torch import load_file
+
+    assert same(load_file(newest / "weights.safetensors"), weights(plain))  # training did not notice
+    assert same(load_file(newest / "average.safetensors"), weights(denoiser))
+    assert not same(weights(plain), weights(denoiser))
+
+
+def test_weight_average_follows_its_formula():
+    layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.zeros_(layer.weight)
+    average = WeightAverage(layer, 0.5)
+    expected = 0.0
+    for step, value in enumerate([1.0, 3.0, -2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0]):
+        torch.nn.init.constant_(layer.weight, value)
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    with average.applied():
+        assert layer.weight.item() == pytest.approx(expected, abs=1e-12)
+    assert layer.weight.item() == 4.0
+
+
+@pytest.mark.parametrize("average", [None, 0.9], ids=["weights", "average"])
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_run_cut_at_any_step_ends_with_the_same_bits(tmp_path, kind):
-    settings = recipe(optimizer={"kind": kind, "learning_rate": 3e-3})
+def test_run_cut_at_any_step_ends_with_the_same_bits(tmp_path, kind, average):
+    settings = recipe(optimizer={"kind": kind, "learning_rate": 3e-3}, average=average, masking={"times": "antithetic"})
     whole = tiny_denoiser()
     fit(whole, ROWS, CODEC, settings, store(tmp_path / "whole"))
 
@@ -178,8 +286,11 @@ def test_loss_that_is_not_finite_three_times_stops_and_keeps_the_last_checkpoint
     before = weights(denoiser)
     with torch.no_grad():
         denoiser.model.cls.predictions.bias[7] = math.nan
+    bad = []
     with pytest.raises(CheckpointError, match=r"not finite 3 times.*learning_rate"):
-        fit(denoiser, ROWS, CODEC, recipe(), store(tmp_path))
+        fit(denoiser, ROWS, CODEC, recipe(), store(tmp_path), hooks=Hooks(on_bad_step=bad.append))
+    assert [each.step for each in bad] == [1, 2, 3]
+    assert all(math.isnan(each.loss) and each.examples for each in bad)
     del before["model.cls.predictions.bias"]
     assert same(before, weights(denoiser))
 

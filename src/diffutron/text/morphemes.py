@@ -22,12 +22,8 @@ _SUFFIXES = (
 _CLASSES = {"A": "[ae]", "I": "[ıiuü]", "D": "[dt]", "C": "[cç]", "K": "[kğ]"}
 
 
-def _pattern() -> re.Pattern[str]:
-    written = {"".join(_CLASSES.get(letter, re.escape(letter)) for letter in suffix) for suffix in _SUFFIXES}
-    return re.compile("(?:" + "|".join(sorted(written, key=lambda each: (-len(each), each))) + ")$")
-
-
-_SUFFIX = _pattern()
+_SUFFIX = re.compile("|".join("".join(_CLASSES.get(letter, letter) for letter in suffix) for suffix in _SUFFIXES))
+_LONGEST = max(map(len, _SUFFIXES))
 _FRONT = frozenset("eiöüî")
 
 
@@ -48,24 +44,23 @@ def stem_length(word: str) -> int:
     if len(lowered) != len(word):
         return len(word)
     end = len(lowered)
-    while match := _SUFFIX.search(lowered[:end]):
-        start = match.start()
-        # The longest suffix may eat the stem where a shorter one would not.
-        while start < end and not _may_end(lowered, start, end):
-            start += 1
-            found = _SUFFIX.match(lowered, start, end)
-            while start < end and not (found and found.end() == end):
-                start += 1
-                found = _SUFFIX.match(lowered, start, end)
-        if start >= end:
-            break
-        end = start
+    while shorter := _without_suffix(lowered, end):
+        end = shorter
     return end
 
 
+def _without_suffix(word: str, end: int) -> int | None:
+    """Where the longest suffix that ends at ``end`` begins; None if there is none."""
+    for start in range(max(0, end - _LONGEST), end):
+        if _SUFFIX.fullmatch(word, start, end) and _may_end(word, start, end):
+            return start
+    return None
+
+
 def _may_end(word: str, start: int, end: int) -> bool:
-    stem = [letter for letter in word[:start] if letter in _VOWELS]
-    suffix = [letter for letter in word[start:end] if letter in _VOWELS]
-    if not stem or start < 2:
+    """Whether a stem is left before ``start`` whose last vowel the suffix agrees with."""
+    if start < 2:
         return False
-    return not suffix or (stem[-1] in _FRONT) == (suffix[0] in _FRONT)
+    last = next((letter for letter in reversed(word[:start]) if letter in _VOWELS), None)
+    first = next((letter for letter in word[start:end] if letter in _VOWELS), None)
+    return last is not None and (first is None or (last in _FRONT) == (first in _FRONT))

@@ -16,7 +16,7 @@ from diffutron.tokens.rows import Batch
 
 
 def words(batch: Batch, codec: TextCodec) -> Int[Tensor, "B L"]:
-    """For each position, where its word begins; special tokens and blanks are words of their own."""
+    """For each position, where its word begins; special tokens and newlines are words of their own."""
     return _first_of_unit(_word_starts(batch, codec))
 
 
@@ -45,9 +45,11 @@ UNITS: dict[str, Callable[[Batch, TextCodec], Tensor]] = {"word": words, "morphe
 
 
 def _word_starts(batch: Batch, codec: TextCodec) -> Tensor:
-    alone = torch.tensor(sorted(codec.special_ids | codec.blank_ids))
-    is_alone = torch.isin(batch.x0, alone)
-    starts = torch.from_numpy(np.asarray(codec.starts_word))[batch.x0] | is_alone
+    starts = torch.from_numpy(np.asarray(codec.starts_word))[batch.x0]
+    # A lone word mark is its word's first piece; a newline is nobody's.
+    is_blank = torch.isin(batch.x0, torch.tensor(sorted(codec.blank_ids))) & ~starts
+    is_alone = is_blank | torch.isin(batch.x0, torch.tensor(sorted(codec.special_ids)))
+    starts = starts | is_alone
     starts[:, 1:] |= is_alone[:, :-1]
     starts[:, 0] = True
     return starts

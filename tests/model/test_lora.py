@@ -1,0 +1,66 @@
+"""Our way of computing LoRA gives PEFT's numbers."""
+
+import pytest
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+
+from diffutron.model import LoraSettings, add_lora, lora
+from diffutron.model.lora import LoraLinear, merging_is_cheaper
+from diffutron.testing import tiny_denoiser
+
+FAMILIES = ("bert", "modernbert", "xlm-roberta")
+
+
+def adapted(family, *, dropout: float = 0.0):
+    denoiser = tiny_denoiser(family, dtype=torch.float64)
+    add_lora(denoiser, LoraSettings(r=6, alpha=9, dropout=dropout), seed=0, base_name="base")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, param in denoiser.named_parameters():
+            if "lora_" in name:
+                param.data = torch.randn(param.shape, generator=generator, dtype=torch.float64) * 0.1
+    return denoiser.train()
+
+
+def gradients(denoiser):
+    row = torch.randint(6, 100, (2, 30), generator=torch.Generator().manual_seed(2))
+    everything = torch.ones_like(row, dtype=torch.bool)
+    logits = denoiser(row, where=everything, attention_mask=everything)
+    logits.square().mean().backward()
+    return logits.detach(), {name: param.grad for name, param in denoiser.named_parameters() if param.requires_grad}
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "thin"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_and_gradients_are_those_of_peft(family, merged, monkeypatch):
+    monkeypatch.setattr(lora, "merging_is_cheaper", lambda *shape: merged)
+    ours, our_gradients = gradients(adapted(family))
+    reference = adapted(family)
+    layers = [module for module in reference.modules() if isinstance(module, LoraLinear)]
+    assert layers
+    for layer in layers:
+        layer.__class__ = PeftLinear
+    theirs, their_gradients = gradients(reference)
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    assert our_gradients.keys() == their_gradients.keys()
+    for name, gradient in their_gradients.items():
+        assert float(gradient.abs().max()) > 0
+        assert torch.allclose(our_gradients[name], gradient, atol=1e-10), name
+
+
+def test_dropout_takes_pefts_way(monkeypatch):
+    # Dropout acts between x and A; merged, it would be lost without a word.
+    monkeypatch.setattr(lora, "merging_is_cheaper", lambda *shape: True)
+    denoiser = adapted("bert", dropout=0.5)
+    torch.manual_seed(0)
+    one, _ = gradients(denoiser)
+    torch.manual_seed(1)
+    other, _ = gradients(denoiser)
+    assert not torch.allclose(one, other)
+
+
+def test_merging_pays_where_tokens_outnumber_what_the_sum_costs():
+    # A pure function of shapes: a resumed run must take the same way.
+    assert merging_is_cheaper(4096, 768, 768, 256)
+    assert not merging_is_cheaper(1, 768, 768, 256)
+    assert not merging_is_cheaper(4096, 768, 768, 4)
