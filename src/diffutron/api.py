@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from diffutron.errors import InputError
-from diffutron.evaluation import MaskedPerplexity, masked_perplexity
+from diffutron.evaluation import LikelihoodBound, MaskedPerplexity, likelihood_bound, masked_perplexity
+from diffutron.evaluation.bound import NUM_DRAWS
 from diffutron.generation import Completion, Filled, Generator, Request, SamplerSettings
 from diffutron.generation import fill as fill_masks
 from diffutron.model import Loaded, load_model
@@ -90,6 +91,21 @@ class DiffusionLM:
         texts = [texts] if isinstance(texts, str) else texts
         return masked_perplexity(
             self.denoiser, self.codec, texts, mask_rate=mask_rate, seed=seed, on_progress=on_progress
+        )
+
+    def bound(
+        self, texts: str | Iterable[str], *, num_draws: int = NUM_DRAWS, seed: int = 0,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> LikelihoodBound:  # fmt: skip
+        """Bits per character that the model needs for texts, at most; comparable between tokenizers.
+
+        Raises:
+            DataError: the texts are empty.
+            InputError: ``num_draws`` is odd or below 2.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        return likelihood_bound(
+            self.denoiser, self.codec, texts, num_draws=num_draws, seed=seed, on_progress=on_progress
         )
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -133,6 +134,68 @@ def test_eval_ppl_of_no_text(error_of, tmp_path, tiny):
 def test_eval_ppl_of_a_broken_parquet_file(error_of, tmp_path, tiny):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 rotten PAR1")
     assert error_of("eval", "ppl", "--data", "a.parquet", "--model", tiny).startswith("data file a.parquet ")
+
+
+# eval bound
+
+
+def test_eval_bound_of_a_missing_file(error_of):
+    assert error_of("eval", "bound", "--data", "yok.jsonl") == "data file yok.jsonl does not exist"
+
+
+@pytest.mark.parametrize("draws", ["0", "1", "7"])
+def test_eval_bound_with_draws_that_are_no_pairs(error_of, draws):
+    message = error_of("eval", "bound", "--data", "yok.jsonl", "--draws", draws)
+    assert message == f"--draws must be an even number, at least 2, not {draws}"
+
+
+def test_eval_bound_of_no_text(error_of, tmp_path, tiny):
+    (tmp_path / "a.txt").write_text(" \n")
+    assert error_of("eval", "bound", "--data", "a.txt", "--model", tiny) == "no text to measure: every text is empty"
+
+
+# trim
+
+
+def test_trim_to_a_missing_corpus(error_of, tiny, tmp_path):
+    message = error_of("trim", tiny, "--corpus", "yok.jsonl", "--out", "small")
+    assert message == "data file yok.jsonl does not exist"
+    assert not (tmp_path / "small").exists()
+
+
+def test_trim_to_a_corpus_without_text(error_of, tiny, tmp_path):
+    (tmp_path / "a.txt").write_text(" \n")
+    message = error_of("trim", tiny, "--corpus", "a.txt", "--out", "small")
+    assert message == "no text to trim to: every text of the corpus is empty"
+
+
+def test_trim_with_a_missing_file_to_measure(error_of, tiny, tmp_path):
+    (tmp_path / "a.txt").write_text("Ankara")
+    message = error_of("trim", tiny, "--corpus", "a.txt", "--out", "small", "--measure", "yok.txt")
+    assert message == "data file yok.txt does not exist"
+
+
+def test_trim_to_too_few_pieces(error_of, tiny, tmp_path):
+    (tmp_path / "a.txt").write_text("Ankara")
+    message = error_of("trim", tiny, "--corpus", "a.txt", "--out", "small", "--pieces", "20")
+    assert re.fullmatch(
+        r"20 pieces are too few: \d+ must stay \(special tokens, single characters, bytes\); ask for more", message
+    )
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("share", ["0", "-0.5", "1.01"])
+def test_trim_to_an_impossible_coverage(error_of, tiny, share):
+    message = error_of("trim", tiny, "--corpus", "a.txt", "--out", "small", "--coverage", share)
+    assert message == f"--coverage must be above 0 and at most 1, not {float(share)}"
+
+
+def test_trim_into_a_folder_of_something_else(error_of, tiny, tmp_path):
+    (tmp_path / "a.txt").write_text("Ankara")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.md").write_text("…")
+    message = error_of("trim", tiny, "--corpus", "a.txt", "--out", "thesis")
+    assert message == "thesis exists and is not empty; choose another folder"
 
 
 # fill and generate

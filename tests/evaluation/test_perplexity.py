@@ -6,8 +6,9 @@ import torch
 
 from diffutron.errors import DataError
 from diffutron.evaluation import masked_perplexity
-from diffutron.evaluation.perplexity import _batches, _hide, _prepare
+from diffutron.evaluation.perplexity import _hide
 from diffutron.evaluation.score import bootstrap_ratio
+from diffutron.evaluation.windows import batches, read_windows
 from diffutron.testing import TINY_TEXTS, slow_masked_nll, tiny_codec, tiny_denoiser
 
 CODEC = tiny_codec()
@@ -19,7 +20,7 @@ def test_equals_the_slow_oracle_one_row_at_a_time(family):
     texts = [*TINY_TEXTS, " ".join(TINY_TEXTS)]
     result = masked_perplexity(denoiser, CODEC, texts, mask_rate=0.3, seed=4, max_padded_tokens=150)
 
-    _, spans, _ = _prepare(texts, CODEC, 64)
+    spans = read_windows(texts, CODEC, max_tokens=64).windows
     nll = []
     for span in spans:
         hidden, _ = _hide([span], CODEC, 0.3, 4)
@@ -41,8 +42,7 @@ def test_uniform_model_has_the_vocabulary_as_perplexity():
 
 
 def test_special_tokens_are_never_hidden():
-    _, spans, _ = _prepare(TINY_TEXTS, CODEC, 24)
-    for batch in _batches(spans, 1000):
+    for batch in batches(read_windows(TINY_TEXTS, CODEC, max_tokens=24).windows, 1000):
         hidden, _ = _hide(batch, CODEC, 1.0, 0)
         specials = torch.isin(hidden.x0, torch.tensor(sorted(CODEC.special_ids)))
         assert torch.equal(hidden.is_masked, ~specials)

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import shutil
 import signal
 
 import numpy as np
@@ -324,3 +325,19 @@ def test_orthogonalised_update_has_singular_values_near_one():
         # the same singular directions: U V' of the input is that of the output
         u, _, v = torch.linalg.svd(matrix, full_matrices=False)
         assert torch.allclose((u @ v * (left @ right)).sum(), torch.tensor(float(min(shape)), dtype=torch.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns while it traces
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_compiled_layers_change_speed_and_nothing_else(family):
+    found = []
+    for compiled in (False, True):
+        denoiser = tiny_denoiser(family, dtype=torch.float64)
+        add_lora(denoiser, LoraSettings(r=4, alpha=4), seed=0, base_name="tiny")
+        engine = Engine(denoiser.train(), ROWS, CODEC, recipe(compile=compiled))
+        found.append((engine.accumulate(np.arange(12), **AT_START).loss, gradients(denoiser)))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-10)
+    for name, gradient in found[0][1].items():
+        assert torch.allclose(gradient, found[1][1][name], atol=1e-9), name

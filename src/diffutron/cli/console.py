@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,16 @@ class ProgressLine:
         self.live = sys.stderr.isatty()
         self.every = 0.1 if self.live else every_seconds
         self._shown, self._width = -1e9, 0
+
+    def counter(self, name: str, unit: str) -> Callable[[int, int], None]:
+        """A function of (done, total) that shows ``name | done/total unit | eta``."""
+        start = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            left = (time.monotonic() - start) / done * (total - done)
+            self.show(f"{name} | {done}/{total} {unit} | eta {duration(left)}", last=done == total and self.live)
+
+        return show
 
     def show(self, text: str, *, last: bool = False) -> None:
         now = time.monotonic()

@@ -44,9 +44,9 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
     import shutil
 
     from diffutron.api import load
+    from diffutron.cli.live import step_line
     from diffutron.cli.recipes import find_recipe
     from diffutron.cli.report import write_report
-    from diffutron.cli.train import step_line
     from diffutron.corpus import CorpusSettings, SourceSettings, build_corpus, read_texts
     from diffutron.errors import DiffutronError
     from diffutron.recipe import load_recipe

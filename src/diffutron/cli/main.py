@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from diffutron.cli import data, demo, estimate, evaluate, fill, generate, merge, recipes, train
+from diffutron.cli import data, demo, doctor, estimate, evaluate, fill, generate, merge, recipes, train, trim
 from diffutron.errors import DiffutronError
 
 app = typer.Typer(
@@ -23,7 +23,9 @@ app.add_typer(evaluate.app, name="eval")
 app.command("fill")(fill.fill)
 app.command("generate")(generate.generate)
 app.command("merge")(merge.merge)
+app.command("trim")(trim.trim)
 app.command("estimate")(estimate.estimate)
+app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")
 
 

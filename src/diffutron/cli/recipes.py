@@ -16,7 +16,7 @@ app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 @app.command("ls")
 def ls(json: JsonOption = False) -> None:
     """List the recipes that ship."""
-    found = {path.stem: _first_comment(path) for path in sorted(recipe_folder().glob("*.yaml"))}
+    found = {path.stem: purpose_of(path) for path in sorted(recipe_folder().glob("*.yaml"))}
     if json:
         print_json([{"name": name, "purpose": purpose} for name, purpose in found.items()])
     else:
@@ -93,6 +93,7 @@ def _schema_of(path: Path) -> type[Settings]:
     return CorpusSettings if isinstance(values, dict) and "sources" in values else TrainRecipe
 
 
-def _first_comment(path: Path) -> str:
+def purpose_of(path: Path) -> str:
+    """What a recipe says of itself in its first line."""
     first, *_ = [*path.read_text(encoding="utf-8").splitlines(), ""]
     return first.removeprefix("#").strip()

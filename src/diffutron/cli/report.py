@@ -1,8 +1,9 @@
-"""The demo's ``report.html``: one file, no script, nothing loaded from anywhere."""
+"""Reports: one HTML file, no script, nothing loaded from anywhere. The demo's, and what a run's shares with it."""
 
 from __future__ import annotations
 
 import io
+import os
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>diffutron demo</title>
+<title>{title}</title>
 <style>
   :root {{ color-scheme: light dark; }}
   body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
@@ -20,17 +21,18 @@ _PAGE = """<!doctype html>
   th:first-child, td:first-child {{ text-align: left; }}
   blockquote {{ margin: .8rem 0; padding: .2rem 1rem; border-left: 3px solid #2a9d8f; white-space: pre-wrap; }}
   b {{ color: #2a9d8f; }}
+  pre {{ overflow-x: auto; font-size: .85em; }}
   svg, img {{ max-width: 100%; height: auto; background: #fff; border-radius: 6px; }}
   small {{ opacity: .75; }}
 </style>
-<h1>diffutron demo</h1>
-<p>An encoder, <code>mini-base</code>, adapted by LoRA ({trainable:.1f} % of all parameters) to a small corpus of
-speeches, and measured on documents it never saw.</p>
-<table>
-<tr><th>masked perplexity, 15 %</th><th>perplexity</th><th>95 % interval</th><th>top-1</th><th>texts</th>
-<th>hidden tokens</th></tr>
-{rows}
-</table>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+_DEMO = """<p>An encoder, <code>mini-base</code>, adapted by LoRA ({trainable:.1f} % of all parameters) to a small
+corpus of speeches, and measured on documents it never saw.</p>
+{scores}
 <p>Ratio {ratio:.3f}. Seed {seed}, data {fingerprint}. The interval is a bootstrap over documents; perplexities are
 comparable only between models with the same tokenizer.</p>
 <h2>Training loss</h2>
@@ -39,23 +41,69 @@ comparable only between models with the same tokenizer.</p>
 {fills}
 <h2>Texts by mini</h2>
 {texts}
-<small>{seconds:.0f} seconds in all. Run folder: {run}</small>
-</html>
-"""
+<small>{seconds:.0f} seconds in all. Run folder: {run}</small>"""
+
+NO_CURVE = "<p>(for the curve: pip install 'diffutron[plot]')</p>"
 
 
 def write_report(path: Path, result: dict[str, Any], records: list[dict[str, Any]]) -> None:
-    """Write the report; ``records`` are the lines of ``metrics.jsonl``."""
+    """Write the demo's report; ``records`` are the lines of ``metrics.jsonl``."""
     before, after = result["before"], result["after"]
-    page = _PAGE.format(
+    body = _DEMO.format(
         trainable=result["trainable_percent"], ratio=result["ratio"], seed=after["seed"],
         fingerprint=after["fingerprint"], seconds=result["seconds"], run=escape(result["run"]),
-        rows="\n".join(_row(name, score) for name, score in (("before", before), ("after", after))),
+        scores=score_table([("before", before), ("after", after)]),
         curve=_curve([record for record in records if "loss" in record]),
         fills="\n".join(_fill(each) for each in result["fills"]),
-        texts="\n".join(_text(each) for each in result["texts"]),
+        texts="\n".join(text_block(each) for each in result["texts"]),
     )  # fmt: skip
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, page("diffutron demo", body).encode())
+
+
+def page(title: str, body: str) -> str:
+    """A whole page around ``body``, which is HTML; ``title`` is text."""
+    return _PAGE.format(title=escape(title), body=body)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is never seen half written."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+
+
+def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:
+    """Held-out perplexities, each under a name."""
+    head = "".join(
+        f"<th>{title}</th>"
+        for title in ("masked perplexity, 15 %", "perplexity", "95 % interval", "top-1", "texts", "hidden tokens")
+    )
+    rows = "\n".join(_row(name, score) for name, score in scores)
+    return f"<table>\n<tr>{head}</tr>\n{rows}\n</table>"
+
+
+def text_block(sample: dict[str, Any]) -> str:
+    """A generated text after its prompt."""
+    prompt = f"<b>{escape(sample['prompt'])}</b>"
+    return f"<blockquote>{prompt}{escape(sample['completion'])} <small>[{sample['finish_reason']}]</small></blockquote>"
+
+
+def plot_loss(axes: Any, records: list[dict[str, Any]], *, key: str = "loss") -> None:
+    """The loss over tokens, with a running mean, into matplotlib's ``axes``."""
+    tokens = [record["tokens"] / 1000 for record in records]
+    losses = [record[key] for record in records]
+    axes.plot(tokens, losses, color="#2a9d8f", alpha=0.35, linewidth=1, label="step")
+    axes.plot(tokens, running_mean(losses), color="#264653", linewidth=2, label="running mean")
+    axes.set(xlabel="thousand tokens", ylabel="nats a hidden token")
+    axes.legend(frameon=False)
+
+
+def running_mean(values: list[float]) -> list[float]:
+    """Each value counts a tenth, what came before it the rest."""
+    means: list[float] = []
+    for value in values:
+        means.append(means[-1] + 0.1 * (value - means[-1]) if means else value)
+    return means
 
 
 def _row(name: str, score: dict[str, Any]) -> str:
@@ -75,31 +123,16 @@ def _fill(each: dict[str, Any]) -> str:
     return f"<blockquote>{escape(each['prompt'])}\n{ways}</blockquote>"
 
 
-def _text(each: dict[str, Any]) -> str:
-    prompt = f"<b>{escape(each['prompt'])}</b>"
-    return f"<blockquote>{prompt}{escape(each['completion'])} <small>[{each['finish_reason']}]</small></blockquote>"
-
-
 def _curve(records: list[dict[str, Any]]) -> str:
-    """An SVG of the loss over tokens, with a running mean."""
     try:
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError:
-        return "<p>(for the curve: pip install 'diffutron[plot]')</p>"
-    tokens = [record["tokens"] / 1000 for record in records]
-    losses = [record["loss"] for record in records]
-    means, mean = [], losses[0] if losses else 0.0
-    for loss in losses:
-        mean += 0.1 * (loss - mean)
-        means.append(mean)
+        return NO_CURVE
     figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
-    axes.plot(tokens, losses, color="#2a9d8f", alpha=0.35, linewidth=1, label="step")
-    axes.plot(tokens, means, color="#264653", linewidth=2, label="running mean")
-    axes.set(xlabel="thousand tokens", ylabel="nats a hidden token")
-    axes.legend(frameon=False)
+    plot_loss(axes, records)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     pyplot.close(figure)

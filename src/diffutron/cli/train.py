@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, SetOption, count, duration, note, print_json
+
+if TYPE_CHECKING:
+    from diffutron.corpus import CurationReport
+    from diffutron.training.recipe import TrainRecipe
+    from diffutron.training.run import Run
+    from diffutron.training.workers import Workers
+
+PROMPTS = ("", "Bir varmış bir yokmuş", "Türkiye'nin")
+SAMPLE_TOKENS = 48
+DRY_RUN_TEXTS = 8
 
 
 def train(
@@ -20,13 +32,18 @@ def train(
             help="auto: go on where a run was cut off; never: start over; anyway: go on with a changed recipe."
         ),
     ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try every stage with two steps, and leave nothing behind.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard into the run folder.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
     """Train a model as a recipe says: LoRA or full, masked language modelling or diffusion."""
     from diffutron.cli.recipes import find_recipe
-    from diffutron.corpus import CurationReport
     from diffutron.errors import DiffutronError, InputError
     from diffutron.model.names import go_offline
     from diffutron.recipe import load_recipe
@@ -42,63 +59,124 @@ def train(
 
     import torch
 
-    from diffutron.training.run import execute, prepare_run
+    from diffutron.training.workers import join_workers
 
     if threads is not None:
         torch.set_num_threads(threads)
-    line = ProgressLine()
-
-    def reading(report: CurationReport) -> None:
-        line.show(f"corpus | {count(report.read)} read | {count(report.kept)} kept")
-
-    run = prepare_run(settings, folder, on_corpus=reading)
-    tokens = int(run.rows.lengths.sum())
-    note(
-        f"{settings.model}: {count(run.parameters)} parameters, {count(run.trainable)} trained "
-        f"({run.trainable / run.parameters:.2%}) | {len(run.rows)} rows, {count(tokens)} tokens"
-    )
-
-    def show(record: dict[str, Any]) -> None:
-        if "loss" in record:
-            line.show(step_line(record), last=record["progress"] >= 1.0)
-        else:
-            note(
-                f"step {record['step']:05d} | held-out perplexity {record['perplexity']:.2f} "
-                f"({record['low']:.2f} to {record['high']:.2f})"
-            )
-
+    workers = join_workers(settings.workers)
     try:
-        result = execute(
-            run, resume=resume != "never", anyway=resume == "anyway", on_record=show, evaluate=_heldout_score(run)
-        )
+        if dry_run:
+            if workers.size > 1:
+                raise InputError("--dry-run is for one process; start it without torchrun")
+            _rehearse(settings, folder, json)
+            return
+        result = _run(settings, folder, resume, workers, tensorboard)
     except KeyboardInterrupt:
+        if dry_run:
+            raise DiffutronError("interrupted; the dry run has left nothing behind") from None
         raise DiffutronError(
             f"interrupted; a checkpoint is kept in {folder / 'checkpoints'}, the same command goes on"
         ) from None
+    finally:
+        workers.close()
+    if not workers.is_first:
+        return
     if json:
-        print_json({"run": str(folder), "model": str(result), "metrics": str(run.metrics)})
+        print_json({"run": str(folder), "model": str(result), "metrics": str(folder / "metrics.jsonl")})
     else:
         print(result)
 
 
-def step_line(record: dict[str, Any]) -> str:
-    """``step 01200 | loss 2.314 | 41.2k tok/s | 71% | eta 12m``"""
-    return (
-        f"step {record['step']:05d} | loss {record['loss']:.3f} | {count(record['tokens_per_second'])} tok/s | "
-        f"{record['progress']:.0%} | eta {duration(record['seconds_left'])}"
+def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, tensorboard: bool) -> Path:
+    """Train and report; only the first worker has something to say."""
+    from diffutron.cli.live import RunLine
+    from diffutron.cli.run_report import write_run_report
+    from diffutron.cli.tensorboard import TensorBoardLog
+    from diffutron.training.precision import choose_precision
+    from diffutron.training.run import execute, prepare_run
+
+    events = TensorBoardLog(folder) if tensorboard and workers.is_first else None
+    reading = ProgressLine()
+
+    def show_corpus(report: CurationReport) -> None:
+        reading.show(f"corpus | {count(report.read)} read | {count(report.kept)} kept")
+
+    run = prepare_run(settings, folder, on_corpus=show_corpus, workers=workers)
+    precision = choose_precision(settings.precision, next(run.loaded.denoiser.parameters()).device).note
+    with RunLine(quiet=not workers.is_first) as line:
+        line.note(
+            f"{settings.model}: {count(run.parameters)} parameters, {count(run.trainable)} trained "
+            f"({run.trainable / run.parameters:.2%}) | {len(run.rows)} rows, {count(run.rows.lengths.sum())} tokens"
+        )
+        line.note(precision if workers.size == 1 else f"{precision} | {workers.size} workers, {settings.workers}")
+
+        def show(record: dict[str, Any]) -> None:
+            if "loss" in record:
+                line.step(record)
+            if "perplexity" in record:
+                line.note(
+                    f"step {record['step']:05d} | held-out perplexity {record['perplexity']:.2f} "
+                    f"({record['low']:.2f} to {record['high']:.2f})"
+                )
+            if events is not None:
+                events.write(record)
+            if "samples" in record:
+                write_run_report(run, precision=precision)
+
+        try:
+            return execute(
+                run, resume=resume != "never", anyway=resume == "anyway", workers=workers, on_record=show,
+                evaluate=evaluation_of(run),
+            )  # fmt: skip
+        finally:
+            if events is not None:
+                events.close()
+
+
+def _rehearse(settings: TrainRecipe, folder: Path, json: bool) -> None:
+    from diffutron.training.dry_run import Stage, dry_run
+
+    def show(stage: Stage) -> None:
+        note(f"{stage.name:<10} {stage.seconds:7.1f} s  {stage.found}")
+
+    result = dry_run(
+        settings, folder, evaluation_of=lambda run: evaluation_of(run, max_texts=DRY_RUN_TEXTS), on_stage=show
+    )
+    if json:
+        print_json(result.as_dict())
+        return
+    to_end = "unknown until the corpus is built" if result.hours is None else duration(result.hours * 3600)
+    print(
+        f"{count(result.tokens_per_second)} tok/s | to the end {to_end} | peak memory {count(result.peak_bytes)}B | "
+        f"disk {count(result.disk_bytes)}B of {count(result.free_bytes)}B"
     )
 
 
-def _heldout_score(run: Any) -> Any:
-    """Masked perplexity of the held-out part at 15 %; None where nothing is held out."""
+def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dict[str, Any]]:
+    """What is measured beside the loop: masked perplexity of the held-out part at 15 %, if there is one, and samples.
+
+    Every worker computes the same; a sharded model needs them all.
+
+    Args:
+        max_texts: how many held-out texts at most.
+    """
     from diffutron.corpus import read_texts
     from diffutron.evaluation import masked_perplexity
+    from diffutron.generation import Generator, Request, SamplerSettings
+    from diffutron.training.run import diffusion_config
 
-    if not run.corpus.report["heldout"]:
-        return None
-    texts = list(read_texts(run.corpus.heldout))
+    denoiser, codec = run.loaded.denoiser, run.codec
+    texts = list(itertools.islice(read_texts(run.corpus.heldout), max_texts)) if run.corpus.report["heldout"] else []
+    generator = Generator(denoiser, codec, learned_end=diffusion_config(run)["learned_end"])
+    requests = []
+    for prompt in PROMPTS:
+        room = denoiser.max_positions - 1 - len(codec.encode(prompt))
+        if room > 0:
+            requests.append(Request(prompt, min(SAMPLE_TOKENS, room)))
 
-    def score() -> dict[str, Any]:
-        return masked_perplexity(run.loaded.denoiser, run.codec, texts).as_dict()
+    def evaluate() -> dict[str, Any]:
+        scores = masked_perplexity(denoiser, codec, texts).as_dict() if texts else {}
+        samples = generator.complete(requests, SamplerSettings())
+        return {**scores, "samples": [sample.as_dict() for sample in samples]}
 
-    return score
+    return evaluate

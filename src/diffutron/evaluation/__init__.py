@@ -1,5 +1,6 @@
-"""Masked perplexity, and later bounds, tasks and generation quality; every score with an interval."""
+"""Masked perplexity, the likelihood bound, and later tasks and generation quality; every score with an interval."""
 
+from diffutron.evaluation.bound import LikelihoodBound, likelihood_bound
 from diffutron.evaluation.perplexity import MaskedPerplexity, masked_perplexity
 
-__all__ = ["MaskedPerplexity", "masked_perplexity"]
+__all__ = ["LikelihoodBound", "MaskedPerplexity", "likelihood_bound", "masked_perplexity"]

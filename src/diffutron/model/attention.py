@@ -60,7 +60,8 @@ class Segments:
 
 def use_segments(model: PreTrainedModel) -> None:
     """Let ``model`` take ``segments=Segments(...)`` in its forward pass."""
-    AttentionInterface.register(NAME, _attend)
+    # Lengths differ in every batch: compiled layers break off at attention and go on after it.
+    AttentionInterface.register(NAME, torch.compiler.disable(_attend))
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -50,6 +51,7 @@ def load_model(name: str, *, device: torch.device | str = "auto") -> Loaded:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    recover(Path(name))
     place = resolve_model(name)
     folder = place if isinstance(place, Path) else None
     if folder is not None and (folder / "adapter_config.json").is_file():
@@ -73,19 +75,29 @@ def load_model(name: str, *, device: torch.device | str = "auto") -> Loaded:
 
 
 def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded:
-    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base_name:
-        raise ModelError(f"{name}: adapter_config.json names no base model")
+    base_name = adapted_base(folder, name=name)
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{name}: adapter_model.safetensors is missing; pickled adapters are not read")
-    # A relative folder is meant from the adapter's own place.
-    sibling = (folder / base_name).resolve()
-    base = load_model(str(sibling) if sibling.is_dir() else base_name, device=device)
+    base = load_model(base_name, device=device)
     with _quiet(), _explained(name):
         peft_model = PeftModel.from_pretrained(base.denoiser.model, str(folder))
         merge_lora(peft_model)
     diffusion = read_json(folder / DIFFUSION_CONFIG) if (folder / DIFFUSION_CONFIG).is_file() else base.diffusion
     return Loaded(name, base.denoiser.eval(), base.tokenizer, diffusion)
+
+
+def adapted_base(folder: Path, *, name: str = "the adapter") -> str:
+    """The model that the adapter in ``folder`` adapts.
+
+    Raises:
+        ModelError: it names none.
+    """
+    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base_name:
+        raise ModelError(f"{name}: adapter_config.json names no base model")
+    # A relative folder is meant from the adapter's own place.
+    sibling = (folder / base_name).resolve()
+    return str(sibling) if sibling.is_dir() else str(base_name)
 
 
 def save_model(
@@ -99,10 +111,10 @@ def save_model(
     """
     with appearing(folder) as draft, _quiet():
         # Tied weights are one tensor and must stay one after conversion, or they are written twice.
+        own = denoiser.model.state_dict(keep_vars=True)
         converted: dict[int, torch.Tensor] = {}
         weights = {
-            key: converted.setdefault(value.data_ptr(), value.to(dtype))
-            for key, value in (state or denoiser.model.state_dict()).items()
+            key: converted.setdefault(id(own[key]), value.detach().to(dtype)) for key, value in (state or own).items()
         }
         config = denoiser.model.config
         old_dtype, config.dtype = config.dtype, dtype
@@ -127,8 +139,10 @@ def save_adapter(
         weights = get_peft_model_state_dict(peft_model, state_dict=whole, save_embedding_layers=False)
         tensors = {key: value.to(dtype).contiguous() for key, value in weights.items()}
         save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
-        peft_config = peft_model.peft_config["default"]
+        peft_config: Any = peft_model.peft_config["default"]
         peft_config.inference_mode = True
+        if isinstance(peft_config.target_modules, set):
+            peft_config.target_modules = sorted(peft_config.target_modules)  # one order, in every process
         peft_config.save_pretrained(str(draft))
         write_json(draft / DIFFUSION_CONFIG, diffusion)
 
@@ -137,31 +151,64 @@ def save_adapter(
 def appearing(folder: Path) -> Iterator[Path]:
     """A draft folder beside ``folder`` that takes its name, whole, when the block ends, and vanishes if it fails.
 
+    No system can swap two folders everywhere, so the old one steps aside for a moment; :func:`recover` undoes a kill
+    in that moment.
+
     Raises:
         CheckpointError: the disk refused; what was at ``folder`` before is still there.
     """
     folder = Path(folder)
-    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    draft, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{kind}" for kind in ("tmp", "old"))
     try:
+        tidy(folder)
         draft.mkdir(parents=True)
         yield draft
-        for file in draft.rglob("*"):
-            if file.is_file():
-                file.chmod(0o644)  # safetensors writes files that only their owner can read
-                _sync(file)
-        old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+        for path in [*draft.rglob("*"), draft]:
+            if path.is_file():
+                path.chmod(0o644)  # safetensors writes files that only their owner can read
+            _sync(path)
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)
         _sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:
+        # Libraries in Rust tell the system's refusal in words, and tokenizers with no class of its own.
+        if not isinstance(error, OSError | SafetensorError) and "(os error " not in str(error):
+            raise
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise CheckpointError(
             f"{folder} could not be written: {reason}; mend space or permissions, then run the same command again"
         ) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        tidy(folder)
+
+
+def recover(folder: Path) -> None:
+    """Give a folder its name back, if its process was killed while :func:`appearing` put a newer one in its place."""
+    with contextlib.suppress(OSError):
+        for old in _left_behind(folder, "old"):
+            if not folder.exists():
+                old.rename(folder)
+
+
+def remove(path: Path) -> None:
+    """Delete a folder or a file as far as the disk lets us; whoever needs its name will complain."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def tidy(folder: Path) -> None:
+    """:func:`recover`, and remove what :func:`appearing` left beside the folder when it was killed or failed."""
+    recover(folder)
+    for left in [*_left_behind(folder, "tmp"), *(_left_behind(folder, "old") if folder.exists() else ())]:
+        remove(left)
+
+
+def _left_behind(folder: Path, kind: str) -> list[Path]:
+    return list(folder.parent.glob(f".{glob.escape(folder.name)}.????????.{kind}")) if folder.name else []
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 
 from diffutron.errors import ModelError
+from diffutron.model.checkpoint import adapted_base
 from diffutron.model.families import family_of
 from diffutron.model.names import is_offline, resolve_model
 
@@ -42,6 +44,8 @@ def config_of(name: str) -> PreTrainedConfig:
     if name in KNOWN_SHAPES:
         return known_config(name)
     place = resolve_model(name)
+    if isinstance(place, Path) and (place / "adapter_config.json").is_file():
+        return config_of(adapted_base(place))
     try:
         config = AutoConfig.from_pretrained(str(place), local_files_only=is_offline())
     except (OSError, ValueError) as error:

@@ -62,7 +62,7 @@ def encode_rows(texts: Iterable[str], codec: TextCodec, *, max_tokens: int, long
         DataError: no text is left.
     """
     tokens, offsets = [np.empty(0, dtype=np.int32)], [0]
-    for batch in _batched(texts, 256):
+    for batch in batched(texts, 256):
         for ids in codec.encode_batch(batch):
             if not ids or (long_texts == "drop" and len(ids) > max_tokens - 2):
                 continue
@@ -161,7 +161,7 @@ def micro_batches(
     return [np.asarray(part, dtype=np.int64) for part in parts]
 
 
-def _batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     batch: list[str] = []
     for text in texts:
         batch.append(text)

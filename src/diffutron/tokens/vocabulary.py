@@ -1,63 +1,72 @@
-"""Vocabulary trimming: keep the pieces that a set of languages needs, and the rows of the model that belong to them.
+"""Vocabulary trimming: which pieces a corpus needs.
 
-The word embeddings are two thirds of a small multilingual encoder. A Unigram tokenizer with fewer pieces still
-segments every text, because all its single characters stay; it only uses more pieces for words it rarely sees.
+The word embeddings are two thirds of a multilingual encoder, and most of their rows belong to other languages. With
+fewer pieces a tokenizer still reads every text, because what pieces are made of stays; it only uses more of them for
+words that it rarely sees.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
 
-import torch
-from tokenizers import Tokenizer
-from torch import Tensor
-
-from diffutron.tokens.unigram import NEWLINE, SPECIALS, WORD_START
+from diffutron.errors import InputError
+from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.rows import batched
 
 
-def count_pieces(tokenizer: Tokenizer, texts: Iterable[str], *, batch_size: int = 512) -> Counter[str]:
-    """How often each piece occurs when ``tokenizer`` segments ``texts``."""
-    counts: Counter[str] = Counter()
-    batch: list[str] = []
+@dataclass(frozen=True)
+class Budget:
+    """How much of a vocabulary to keep. Of several limits the tightest decides.
 
-    def flush() -> None:
-        for encoding in tokenizer.encode_batch(batch, add_special_tokens=False):
-            counts.update(encoding.tokens)
-        batch.clear()
+    Attributes:
+        size: at most so many pieces, those that must stay included.
+        min_count: only pieces that occur as often in the corpus.
+        coverage: the most used pieces only until they make up this share of the corpus' tokens; 1 for no limit.
+    """
 
-    for text in texts:
-        batch.append(text)
-        if len(batch) == batch_size:
-            flush()
-    flush()
-    return counts
+    size: int | None = None
+    min_count: float = 1
+    coverage: float = 1.0
+
+
+def count_pieces(codec: TextCodec, texts: Iterable[str]) -> Counter[str]:
+    """How often each piece occurs in ``texts``."""
+    counts: Counter[int] = Counter()
+    for batch in batched(texts, 256):
+        for ids in codec.encode_batch(batch):
+            counts.update(ids)
+    name = codec.tokenizer.backend_tokenizer.id_to_token
+    return Counter({str(name(index)): count for index, count in counts.items()})
 
 
 def choose_pieces(
-    pieces: Sequence[tuple[str, float]], counts: Mapping[str, float], *, size: int
-) -> list[tuple[str, float]]:
-    """The special pieces, newline, every single character (with and without the word mark), then the most used
-    pieces up to ``size``, in their old order.
+    scores: Mapping[str, float], counts: Mapping[str, float], budget: Budget, *, always: Set[str],
+    needs: Callable[[str], Iterable[str]] = lambda piece: (),
+) -> set[str]:  # fmt: skip
+    """``always``, then the most used pieces, each with what it is made of, within ``budget``.
+
+    Args:
+        scores: of every piece; of two pieces used alike (unseen ones above all) the higher score goes first.
+        needs: the pieces without which no text is cut into this one.
 
     Raises:
-        ValueError: the pieces that must stay are already more than ``size``.
+        InputError: the pieces that must stay are already more than ``budget.size``.
     """
-    scores = dict(pieces)
-    always = {*SPECIALS, NEWLINE}
-    singles = {piece for piece in scores if len(piece.removeprefix(WORD_START)) <= 1} - always
-    room = size - len(always) - len(singles)
-    if room < 0:
-        raise ValueError(f"{len(singles)} single characters do not fit into {size} pieces")
-    candidates = [piece for piece in scores if piece not in singles and piece not in always]
-    # Ties (unseen pieces above all) go to the piece that XLM-R's own training text used more.
-    chosen = set(sorted(candidates, key=lambda piece: (-counts.get(piece, 0.0), -scores[piece]))[:room])
-    kept = [(piece, score) for piece, score in pieces if piece in singles or piece in chosen]
-    return [*((piece, 0.0) for piece in (*SPECIALS, NEWLINE)), *kept]
-
-
-def select_rows(embeddings: Tensor, old_ids: Mapping[str, int], pieces: Sequence[tuple[str, float]]) -> Tensor:
-    """The rows of ``embeddings`` ([V, D]) for ``pieces``. Newline, which XLM-R reads as a space, starts as a copy of
-    the space's row."""
-    rows = [old_ids[WORD_START] if piece == NEWLINE else old_ids[piece] for piece, _ in pieces]
-    return embeddings[torch.tensor(rows)].clone()
+    if budget.size is not None and len(always) > budget.size:
+        raise InputError(
+            f"{budget.size} pieces are too few: {len(always)} must stay (special tokens, single characters, bytes); "
+            "ask for more"
+        )
+    chosen = set(always)
+    total, covered = sum(counts.values()), sum(counts.get(piece, 0) for piece in always)
+    candidates = [piece for piece in scores if piece not in always]
+    for piece in sorted(candidates, key=lambda piece: (-counts.get(piece, 0), -scores[piece])):
+        if counts.get(piece, 0) < budget.min_count or (budget.coverage < 1 and covered >= budget.coverage * total):
+            break
+        added = {piece, *needs(piece)} - chosen
+        if budget.size is None or len(chosen) + len(added) <= budget.size:
+            chosen |= added
+            covered += sum(counts.get(each, 0) for each in added)
+    return chosen

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffutron.diffusion import MaskedBatch, MaskPlan, masked_nll
-from diffutron.errors import CheckpointError
+from diffutron.errors import CheckpointError, InputError
 from diffutron.model import Denoiser
 from diffutron.model.families import encoder_linears
 from diffutron.tokens.codec import TextCodec
@@ -91,8 +94,9 @@ def fit(
         anyway: resume even from a checkpoint of another recipe or other data.
 
     Raises:
+        InputError: the recipe asks for torch.compile, and there is no C++ compiler.
         CheckpointError: a checkpoint could not be written, or the loss was not finite three times in a row.
-        KeyboardInterrupt: passed on, after a checkpoint was kept.
+        KeyboardInterrupt: passed on, after a checkpoint was kept, unless a second signal did not wait for the step.
     """
     engine = Engine(denoiser, rows, codec, recipe, workers)
     trained = engine.trained
@@ -101,10 +105,12 @@ def fit(
     cursor = store.resume(trained, anyway=anyway) if resume else Cursor()
     total_tokens = recipe.total_tokens(int(rows.lengths.sum()))
     saved_at = evaluated_at = cursor.tokens
+    evaluated_step = -1
     clock = _Clock(cursor.tokens)
     bad_steps = 0
     denoiser.train()
-    interrupt = _Interrupt()
+    # torchrun hands a signal on that its workers have had already, and the workers need each other to save.
+    interrupt = _Interrupt(patient=workers.size > 1)
     try:
         for epoch, epoch_step, examples in _steps(rows, recipe, cursor):
             if cursor.tokens >= total_tokens:
@@ -112,7 +118,8 @@ def fit(
             progress = cursor.tokens / total_tokens
             factor = learning_rate_factor(recipe.learning_rate, tokens=cursor.tokens, total_tokens=total_tokens)
             trained.optimizers.set_factor(factor)
-            torch.manual_seed((recipe.seed << 32) + cursor.step)  # dropout, where a model has any
+            # Dropout, where a model has any.
+            torch.manual_seed((recipe.seed << 32) + (workers.rank << 24) + cursor.step)
             sums, limit = engine.accumulate_within_memory(
                 examples, epoch=epoch, epoch_step=epoch_step, progress=progress, limit=cursor.micro_batch_tokens
             )
@@ -146,22 +153,27 @@ def fit(
             )  # fmt: skip
             every = recipe.evaluate_every_tokens
             if every is not None and cursor.tokens // every > evaluated_at // every:
-                evaluated_at = cursor.tokens
+                evaluated_at, evaluated_step = cursor.tokens, cursor.step
                 engine.evaluate(hooks, cursor)
                 denoiser.train()
+                clock.restart(cursor.tokens)
             if cursor.tokens - saved_at >= recipe.checkpoint_every_tokens:
                 saved_at = cursor.tokens
                 store.save(cursor, trained)
-            if interrupt.requested:
+            if workers.total([interrupt.requested])[0]:
                 raise KeyboardInterrupt
-        store.save(cursor, trained)
+        if cursor.tokens != saved_at:
+            store.save(cursor, trained)
     except KeyboardInterrupt:
-        store.save(cursor, trained)
+        # One that did not wait may have come in the middle of an update.
+        if not interrupt.forced and cursor.tokens != saved_at:
+            store.save(cursor, trained)
         raise
     finally:
         interrupt.release()
         denoiser.eval()
-    engine.evaluate(hooks, cursor)
+    if evaluated_step != cursor.step:
+        engine.evaluate(hooks, cursor)
     if trained.average is not None:
         trained.average.adopt()
     return cursor
@@ -248,14 +260,14 @@ class Engine:
             examples, self.rows.lengths, max_tokens=limit or self.recipe.micro_batch_tokens, packed=packed
         )
         prepared: list[tuple[Batch, MaskedBatch, MaskPlan]] = []
-        for part in parts[self.workers.rank :: self.workers.size] or [parts[0][:1]]:
+        for turn in range(self.workers.rank, len(parts) + self.workers.rank, self.workers.size):
+            # Workers meet in every pass of a sharded model: one that has run out goes on, but asks for nothing.
+            spare = turn >= len(parts)
+            part = parts[-1][-1:] if spare else parts[turn]
             batch = collate(self.rows, part.tolist(), self.codec, packed=packed)
             own = times[[places[example] for example in batch.examples]] if times is not None else None
             for masked, plan in self.masker(batch, epoch=epoch, progress=progress, times=own):
-                prepared.append((batch, masked, plan))
-        if len(parts) <= self.workers.rank:
-            # Nothing was left for this worker, but all must meet: it asks for nothing.
-            prepared = [(batch, _showing_all(masked), plan) for batch, masked, plan in prepared]
+                prepared.append((batch, _showing_all(masked) if spare else masked, plan))
         counts = self.workers.total([
             sum(int(masked.is_masked.sum()) for _, masked, _ in prepared),
             sum(int(masked.can_mask.sum()) for _, masked, _ in prepared),
@@ -279,14 +291,20 @@ class Engine:
         """Run the evaluation hook on the weights that count: the average, if there is one."""
         self.denoiser.eval()
         average = self.trained.average
-        with average.applied() if average is not None else nullcontext():
+        with average.applied() if average is not None else nullcontext(), self.workers.opened():
             hooks.evaluate(cursor)
 
 
 def _configure(denoiser: Denoiser, recipe: TrainRecipe) -> None:
     if recipe.activation_checkpointing:
-        denoiser.model.gradient_checkpointing_enable({"use_reentrant": False})
+        model: Any = denoiser.model
+        # transformers renamed it in 5.2x; the old name warns.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if recipe.compile:
+        compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
+        if not any(map(shutil.which, compilers)):
+            raise InputError("compile needs a C++ compiler, and none was found; install g++ or set compile=false")
         for layer in denoiser.layers:
             layer.compile()
 
@@ -318,17 +336,19 @@ def _steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[in
 
 
 class _Interrupt:
-    """Makes Ctrl-C and SIGTERM wait for the end of a step, so that a whole step is saved; a second does not wait."""
+    """Makes Ctrl-C and SIGTERM wait for the end of a step, so that a whole step is saved; a second does not wait,
+    unless it is to be ``patient``."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient, self.requested, self.forced = patient, False, False
         on_main_thread = threading.current_thread() is threading.main_thread()
         self._before = {each: signal.signal(each, self._note) for each in self._SIGNALS} if on_main_thread else {}
 
     def _note(self, number: int, frame: object) -> None:
-        if self.requested:
+        if self.requested and not self.patient:
+            self.forced = True
             raise KeyboardInterrupt
         self.requested = True
 
@@ -341,6 +361,10 @@ class _Clock:
     """Tokens a second since the start, smoothed over the last minute or so."""
 
     def __init__(self, tokens: int) -> None:
+        self.restart(tokens)
+
+    def restart(self, tokens: int) -> None:
+        """Forget the time until now, which was spent on something else."""
         self._marks = [(time.monotonic(), tokens)]
 
     def speed(self, tokens: int) -> float:

@@ -17,12 +17,13 @@ import torch
 import yaml
 from peft import PeftModel
 
-from diffutron.corpus import BuiltCorpus, CurationReport, build_corpus, open_corpus, read_texts
-from diffutron.errors import CheckpointError, InputError
+from diffutron.corpus import BuiltCorpus, CorpusSettings, CurationReport, build_corpus, open_corpus, read_texts
+from diffutron.errors import CheckpointError
 from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows, encode_rows
+from diffutron.training.estimate import check_length
 from diffutron.training.fit import BadStep, Hooks, StepRecord, fit
 from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
@@ -30,7 +31,7 @@ from diffutron.training.state import CheckpointStore, Cursor
 from diffutron.training.workers import Workers
 
 # Settings that may change between two slices of one run without changing its result by more than rounding.
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "checkpoint_every_tokens", "keep_checkpoints", "evaluate_every_tokens", "micro_batch_tokens",
     "activation_checkpointing", "compile", "workers",
 )  # fmt: skip
@@ -61,7 +62,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What the result depends on, so that the checkpoints of two runs are not mixed up."""
         recipe = self.recipe.model_dump(mode="json")
-        for key in _MAY_CHANGE:
+        for key in MAY_CHANGE:
             recipe.pop(key)
         return {"recipe": recipe, "data": self.rows.fingerprint}
 
@@ -80,37 +81,48 @@ class Run:
 
 
 def prepare_run(
-    recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[CurationReport], None] = lambda _: None
-) -> Run:
+    recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[CurationReport], None] = lambda _: None,
+    workers: Workers = Workers(),
+) -> Run:  # fmt: skip
     """Build or open the corpus, load the model, add adapters, tokenise; write ``recipe.yaml`` and ``run.json``.
+
+    Args:
+        workers: the first of them builds and writes, while the others wait.
 
     Raises:
         DataError: no corpus. ModelError: no usable model. InputError: rows longer than the model's context.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    corpus = _corpus(recipe, folder, on_corpus)
-    loaded = load_model(recipe.model)
-    if recipe.data.max_tokens > loaded.denoiser.max_positions:
-        raise InputError(
-            f"data.max_tokens is {recipe.data.max_tokens}, but {recipe.model} reads at most "
-            f"{loaded.denoiser.max_positions} tokens"
-        )
+    corpus = _corpus(recipe, folder, on_corpus, workers)
+    loaded, peft_model = load_trainable(recipe)
     codec = TextCodec(loaded.tokenizer)
-    peft_model = None
-    if recipe.lora is not None:
-        base = Path(recipe.model)
-        base_name = str(base.resolve()) if base.is_dir() else recipe.model  # loads from any working directory
-        peft_model = add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=base_name)
-    else:
-        loaded.denoiser.requires_grad_(True)
     rows = encode_rows(
         read_texts(corpus.train), codec, max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts
     )
     run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-    write_json(folder / "run.json", _manifest(run))
+
+    def describe() -> None:
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        write_json(folder / "run.json", _manifest(run))
+
+    _by_the_first(workers, describe)
     return run
+
+
+def load_trainable(recipe: TrainRecipe) -> tuple[Loaded, PeftModel | None]:
+    """The recipe's model as it is before the first step, with what it trains switched on.
+
+    Raises:
+        ModelError: no usable model. InputError: rows longer than the model's context.
+    """
+    loaded = load_model(recipe.model)
+    check_length(recipe, loaded.denoiser)
+    if recipe.lora is None:
+        loaded.denoiser.requires_grad_(True)
+        return loaded, None
+    base = Path(recipe.model)
+    base_name = str(base.resolve()) if base.is_dir() else recipe.model  # loads from any working directory
+    return loaded, add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=base_name)
 
 
 def execute(
@@ -168,20 +180,17 @@ def _save(run: Run, workers: Workers) -> None:
     dtype = {"float32": torch.float32, "float16": torch.float16}[run.recipe.save_dtype]
     model = run.peft_model if run.peft_model is not None else run.loaded.denoiser.model
     state = {name: workers.whole(tensor) for name, tensor in model.state_dict().items()}
-    error: Exception | None = None
-    try:
-        if not workers.is_first:
-            pass
-        elif run.peft_model is not None:
+
+    def save() -> None:
+        if run.peft_model is not None:
             save_adapter(run.model_folder, run.peft_model, diffusion_config(run), dtype=dtype, state=state)
         else:
             save_model(
                 run.model_folder, run.loaded.denoiser, run.loaded.tokenizer, diffusion_config(run), dtype=dtype,
                 state=state,
             )  # fmt: skip
-    except CheckpointError as met:
-        error = met
-    workers.agree(error)
+
+    _by_the_first(workers, save)
 
 
 def diffusion_config(run: Run) -> dict[str, Any]:
@@ -228,16 +237,36 @@ class _MetricsFile:
         self.on_record(record)
 
 
-def _corpus(recipe: TrainRecipe, folder: Path, on_corpus: Callable[[CurationReport], None]) -> BuiltCorpus:
-    if recipe.data.corpus is not None:
-        return open_corpus(recipe.data.corpus)
-    assert recipe.data.build is not None
-    place = folder / "corpus"
-    if (place / "report.json").is_file():
-        built = open_corpus(place)
-        if built.report["recipe"] == recipe.data.build.model_dump(mode="json"):
-            return built
-    return build_corpus(recipe.data.build, place, on_progress=on_corpus)
+def _corpus(
+    recipe: TrainRecipe, folder: Path, on_corpus: Callable[[CurationReport], None], workers: Workers
+) -> BuiltCorpus:
+    settings, place = recipe.data.build, folder / "corpus"
+
+    def make() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if settings is not None and not is_built(settings, place):
+            build_corpus(settings, place, on_progress=on_corpus)
+
+    _by_the_first(workers, make)
+    return open_corpus(place if recipe.data.corpus is None else recipe.data.corpus)
+
+
+def is_built(settings: CorpusSettings, place: Path) -> bool:
+    """Whether the corpus of these settings lies there already."""
+    if not (place / "report.json").is_file():
+        return False
+    return bool(open_corpus(place).report["recipe"] == settings.model_dump(mode="json"))
+
+
+def _by_the_first(workers: Workers, work: Callable[[], None]) -> None:
+    """What one process does for all: the others wait, and raise what it met."""
+    error: Exception | None = None
+    if workers.is_first:
+        try:
+            work()
+        except Exception as met:  # whatever it is, the others wait to hear of it
+            error = met
+    workers.agree(error)
 
 
 def _manifest(run: Run) -> dict[str, Any]:

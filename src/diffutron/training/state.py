@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,15 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffutron.errors import CheckpointError
-from diffutron.model.checkpoint import appearing, write_json
+from diffutron.model.checkpoint import appearing, remove, tidy, write_json
 from diffutron.training.average import WeightAverage
 from diffutron.training.optimizer import OptimizerSet
 from diffutron.training.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_STATE, _WEIGHTS, _OPTIMIZER, _AVERAGE = (
-    "state.json", "weights.safetensors", "optimizer.safetensors", "average.safetensors",
+_STATE, _WEIGHTS, _OPTIMIZER, _AVERAGE, _SUMS = (
+    "state.json", "weights.safetensors", "optimizer.safetensors", "average.safetensors", "SHA256SUMS",
 )  # fmt: skip
 
 
@@ -69,11 +68,16 @@ class Trained:
         return files
 
     def gathered(self) -> dict[str, dict[str, Tensor]]:
-        """The same, whole; every worker must ask."""
-        return {
-            file: {name: self.workers.whole(tensor).contiguous() for name, tensor in tensors.items()}
-            for file, tensors in self.tensors().items()
-        }
+        """The same, whole, for the first worker; every worker must ask, the others get nothing."""
+        files: dict[str, dict[str, Tensor]] = {}
+        for file, tensors in self.tensors().items():
+            files[file] = {}
+            for name, tensor in tensors.items():
+                whole = self.workers.whole(tensor)
+                if self.workers.is_first:
+                    # One tensor at a time is whole on a device that may hold only a part of the model.
+                    files[file][name] = whole.cpu().contiguous()
+        return files
 
     def restore(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
         self.optimizers.prepare_state()
@@ -104,19 +108,24 @@ class CheckpointStore:
         if trained.workers.is_first:
             try:
                 self._write(target, cursor, files)
-            except CheckpointError as met:
+            except Exception as met:  # whatever it is, the others wait to hear of it
                 error = met
         trained.workers.agree(error)
         return target
 
     def _write(self, target: Path, cursor: Cursor, files: dict[str, dict[str, Tensor]]) -> None:
+        self._tidy()
         with appearing(target) as draft:
             for name, tensors in files.items():
                 save_file(tensors, draft / name)
-            hashes = {name: _sha256(draft / name) for name in files}
-            write_json(draft / _STATE, {"cursor": asdict(cursor), "run": self.identity, "sha256": hashes})
-        for old in self._newest_first()[self.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+            write_json(draft / _STATE, {"cursor": asdict(cursor), "run": self.identity})
+            (draft / _SUMS).write_text(_sums(draft), encoding="utf-8")
+        found = self._newest_first()
+        # Newer ones than this could not be read when the run was resumed, and must not take the place of whole ones.
+        kept = [path for path in found if path.name <= target.name][: self.keep]
+        for path in found:
+            if path not in kept:
+                remove(path)
 
     def resume(self, trained: Trained, *, anyway: bool = False) -> Cursor:
         """Load the newest whole checkpoint; a cursor at zero if there is none.
@@ -127,34 +136,60 @@ class CheckpointStore:
         Raises:
             CheckpointError: the newest whole one belongs to another recipe or other data; names what differs.
         """
+        if trained.workers.is_first:
+            self._tidy()
+        trained.workers.agree(None)
+        found = self._newest_whole()
+        cursor = found[1] if found is not None else Cursor()
+        first = trained.workers.total([cursor.step if trained.workers.is_first else 0])[0]
+        trained.workers.agree(
+            None if cursor.step == first else CheckpointError(
+                f"one process found step {first:.0f} in {self.folder}, another step {cursor.step}; the run folder must "
+                "be one that all machines share"
+            )
+        )  # fmt: skip
+        if found is None:
+            return cursor
+        candidate, _, run, files = found
+        if run != self.identity and not anyway:
+            raise CheckpointError(
+                f"{candidate} belongs to another run: {_difference(run, self.identity)}; choose another run "
+                "folder with --out, start over with --resume never, or go on all the same with --resume anyway"
+            )
+        try:
+            trained.restore(files)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{candidate} does not fit the model: {' '.join(str(error).split())}") from None
+        return cursor
+
+    def _newest_whole(self) -> tuple[Path, Cursor, Any, dict[str, dict[str, Tensor]]] | None:
+        """Its folder, cursor, run and files; a warning for each newer one that is broken."""
         for candidate in self._newest_first():
             try:
+                if (candidate / _SUMS).read_text(encoding="utf-8") != _sums(candidate):
+                    raise ValueError(f"its files do not match {_SUMS}")
                 state = json.loads((candidate / _STATE).read_text(encoding="utf-8"))
-                for name, expected in state["sha256"].items():
-                    if _sha256(candidate / name) != expected:
-                        raise ValueError(f"{name} does not match its hash")
-                files = {name: load_file(candidate / name) for name in state["sha256"]}
-                cursor, run = Cursor(**state["cursor"]), state["run"]
+                files = {path.name: load_file(path) for path in candidate.glob("*.safetensors")}
+                return candidate, Cursor(**state["cursor"]), state["run"], files
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 log.warning("checkpoint %s is broken (%s); trying the one before", candidate, error)
-                continue
-            if run != self.identity and not anyway:
-                raise CheckpointError(
-                    f"{candidate} belongs to another run: {_difference(run, self.identity)}; choose another run "
-                    "folder with --out, start over with --resume never, or go on all the same with --resume anyway"
-                )
-            try:
-                trained.restore(files)
-            except (KeyError, RuntimeError) as error:
-                raise CheckpointError(f"{candidate} does not fit the model: {' '.join(str(error).split())}") from None
-            return cursor
-        return Cursor()
+        return None
 
     def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
+
+    def _tidy(self) -> None:
+        """Undo what a kill left half done."""
+        for left in list(self.folder.glob(".step-*.*")):
+            tidy(self.folder / left.name.split(".")[1])
 
     def _newest_first(self) -> list[Path]:
-        return sorted((path for path in self.folder.glob("step-*") if path.is_dir()), reverse=True)
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+
+def _sums(folder: Path) -> str:
+    """What ``sha256sum`` prints for a checkpoint's files."""
+    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("[a-z]*.*")))
 
 
 def _difference(old: Any, new: Any) -> str:

@@ -38,6 +38,14 @@ class Workers:
         """Around forward and backward of a micro-batch; gradients meet in the step's last."""
         yield
 
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Inside the block, parts of the module may be called by themselves: to measure the model, not to train it.
+
+        All workers must call the same parts equally often.
+        """
+        yield
+
     def total(self, numbers: Sequence[float]) -> list[float]:
         """The sum of each number over all workers."""
         return list(numbers)
@@ -119,6 +127,15 @@ class Sharded(DataParallel):
     def gradients(self, *, last: bool) -> Iterator[None]:
         self.module.set_requires_gradient_sync(last)
         yield
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        # Layers bring themselves together; embeddings and head belong to the whole and wait for its forward pass.
+        self.module.unshard()
+        try:
+            yield
+        finally:
+            self.module.reshard()
 
     def whole(self, tensor: Tensor) -> Tensor:
         from torch.distributed.tensor import DTensor
