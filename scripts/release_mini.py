@@ -97,8 +97,8 @@ pipeline_tag: fill-mask
 
 {purpose}
 
-Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) in float32 on two CPU cores, saved in float16;
-{manifest["trainable_parameters"]:,} of {manifest["parameters"]:,} parameters trained. The recipe is `recipe.yaml`, the
+Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {manifest["machine"].get("precision", "float32")} products and
+float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,} parameters trained. The recipe is `recipe.yaml`, the
 manifest `training.json`.
 
 ## Masked perplexity at 15 %, on texts held out of all training

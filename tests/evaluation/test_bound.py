@@ -52,7 +52,7 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_and_nothing_is_le
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta"])
 def test_equals_the_mean_over_every_set_of_tokens_that_can_be_hidden(family):
-    denoiser, text = tiny_denoiser(family), "Kitabı"
+    denoiser, text = tiny_denoiser(family), "Jöjğ"  # no word of the tiny corpus, so a piece a letter
     row = read_windows([text], CODEC, max_tokens=64).windows[0].ids
     inner = range(1, len(row) - 1)
     assert 3 <= len(inner) <= 7

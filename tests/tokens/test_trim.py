@@ -275,6 +275,18 @@ def test_the_unknown_token_of_a_unigram_model_is_found_again():
     assert trimmed.unk_token_id == 6
 
 
+def test_of_a_piece_that_stands_twice_in_a_unigram_model_the_one_in_use_stays():
+    pieces = [(name, 0.0) for name in ("<s>", "</s>", "<pad>", "<mask>", "<unk>", "a", "b")] + [("a", -1.0)]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.Unigram(pieces, unk_id=4)), bos_token="<s>", eos_token="</s>",
+        pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+    )  # fmt: skip
+    assert tokenizer.get_vocab()["a"] == 7
+    order = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    trimmed = keep_pieces(tokenizer, {piece: index for index, piece in enumerate(order)})
+    assert TextCodec(trimmed).encode("ab") == [6, 5]
+
+
 def test_a_letter_that_is_no_piece_of_its_own_does_not_vanish_with_its_word():
     trimmed, _ = trim(loaded("wordpiece"), lambda: CORPUS, Budget())
     assert "q" not in trimmed.tokenizer.get_vocab()

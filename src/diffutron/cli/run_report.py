@@ -40,7 +40,7 @@ def write_run_report(run: Run, *, precision: str) -> None:
     lines = [
         json.dumps({"step": record["step"], "tokens": record["tokens"], **sample}, ensure_ascii=False) + "\n"
         for record in sampled
-        for sample in record["samples"][:2]
+        for sample in record["samples"]
     ]
     replace_file(run.folder / "samples.jsonl", "".join(lines).encode())
     picture = loss_picture(steps, measured)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
@@ -37,19 +38,21 @@ TINY_TEXTS = (
 
 @functools.cache
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """About 200 Unigram pieces, all single characters of Turkish among them."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=200, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False,
-        initial_alphabet=list("abcçdefgğhıijklmnoöprsştuüvyzABCÇDEFGĞHIİJKLMNOÖPRSŞTUÜVYZ0123456789.,'!?"),
-    )  # fmt: skip
-    tokenizer.train_from_iterator(TINY_TEXTS, trainer)
-    learned = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    pieces = [(piece, -float(rank + 1) / 20) for piece, rank in learned if piece != "<unk>"]
-    alphabet = {piece for piece, _ in pieces}
-    pieces += [(letter, -15.0) for letter in trainer.initial_alphabet if letter not in alphabet]
+    """About 200 Unigram pieces, all single characters of Turkish among them.
+
+    The parts of words that save most when they are one piece; a trainer would break ties at random, and every process
+    have another tokenizer.
+    """
+    letters = "abcçdefgğhıijklmnoöprsştuüvyzABCÇDEFGĞHIİJKLMNOÖPRSŞTUÜVYZ0123456789.,'!?"
+    parts: Counter[str] = Counter()
+    for word in " ".join(TINY_TEXTS).split():
+        marked = WORD_START + word
+        places = itertools.combinations(range(len(marked) + 1), 2)
+        parts.update(marked[start:end] for start, end in places if 2 <= end - start <= 7)
+    saved = sorted(parts, key=lambda part: (-parts[part] * (len(part) - 1), part))[: 190 - len(letters)]
+    ranked = [WORD_START, *saved]
+    pieces = [(piece, -float(rank + 1) / 20) for rank, piece in enumerate(ranked)]
+    pieces += [(letter, -15.0) for letter in letters]
     return build_unigram_tokenizer([*((piece, 0.0) for piece in (*SPECIALS, NEWLINE)), *pieces], max_tokens=64)
 
 

@@ -144,7 +144,7 @@ class TrainRecipe(Settings):
     """Compile the encoder's layers with torch.compile; needs a C++ compiler, and pays on GPUs."""
     workers: Literal["ddp", "fsdp"] | None = None
     """How the processes of `torchrun` share the work: each holds the model, or a shard of it."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Orders the data, hides the tokens, initialises the adapters."""
 
     @model_validator(mode="after")
