@@ -3,9 +3,9 @@
     python benchmarks/train_step.py [--shape mmbert-base|mini] [--pairs 5] [--texts 8]
 
 Every side is a process of its own, started in turn, on the same documents, with the same trainable parameters, in
-float32, clipping and AdamW included. The peers are transformers' Trainer with PEFT on padded batches: with as many
-texts a step as ours, with its own best number of texts, and with ModernBERT's `sparse_prediction`. Ends with one line
-of JSON; `ratio` is the median over pairs of ours over the peer's.
+float32, clipping and AdamW included. The peers are transformers' Trainer with PEFT on padded batches: all texts in one
+step as ours, the same texts in steps of the size at which it is fastest, and with ModernBERT's `sparse_prediction`.
+Ends with one line of JSON; `ratio` is the median over pairs of ours over the peer's.
 """
 
 from __future__ import annotations
@@ -37,47 +37,48 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--texts", type=int, default=8)
     parser.add_argument("--side", choices=("ours", "trainer", "sparse"), help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, default=8, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print(json.dumps(measure(options.side, options.shape, options.texts, options.seed)))
+        print(json.dumps(measure(options.side, options.shape, options.texts, options.batch, options.seed)))
         return
 
-    def run(side: str, texts: int, seed: int) -> dict[str, Any] | None:
-        command = [sys.executable, __file__, "--side", side, "--shape", options.shape, "--texts", str(texts),
-                   "--seed", str(seed)]  # fmt: skip
+    def run(side: str, batch: int, seed: int) -> dict[str, Any] | None:
+        command = [sys.executable, __file__, "--side", side, "--shape", options.shape, "--texts", str(options.texts),
+                   "--batch", str(batch), "--seed", str(seed)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["killed"])[-1][:100]
-            print(f"{side:>8} {texts:>3} texts: did not survive ({reason})", flush=True)
+            print(f"{side:>8} in steps of {batch}: did not survive ({reason})", flush=True)
             return None
         result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        print(f"{side:>8} {texts:>3} texts: {result['tokens_per_second']:8.1f} tokens/s, "
+        print(f"{side:>8} in steps of {batch}: {result['tokens_per_second']:8.1f} tokens/s, "
               f"{result['peak_gb']:5.1f} GB", flush=True)  # fmt: skip
         return result
 
     peak = gemm_peak()
     print(f"{options.shape}: matrix peak {peak:.0f} GFLOP/s with {torch.get_num_threads()} threads", flush=True)
-    best_texts = probe(run, options.texts)
-    sides: list[tuple[str, str, int]] = [("trainer", "trainer", options.texts), ("best", "trainer", best_texts)]
+    best = probe(run)
+    sides: list[tuple[str, str, int]] = [("trainer", "trainer", options.texts), ("best", "trainer", best)]
     if options.shape == "mmbert-base":
         sides.append(("sparse", "sparse", options.texts))
     pairs: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {name: [] for name, _, _ in sides}
     for seed in range(options.pairs):
         ours = run("ours", options.texts, seed)
         assert ours is not None
-        for name, side, texts in sides:
-            theirs = run(side, texts, seed)
-            while theirs is None and texts > 1:  # the most that it survives
-                texts //= 2
-                theirs = run(side, texts, seed)
+        for name, side, batch in sides:
+            theirs = run(side, batch, seed)
+            while theirs is None and batch > 1:  # the most that it survives
+                batch //= 2
+                theirs = run(side, batch, seed)
             if theirs is not None:
                 pairs[name].append((ours, theirs))
-    print(json.dumps(summary(options.shape, options.texts, best_texts, pairs, peak)))
+    print(json.dumps(summary(options.shape, options.texts, pairs, peak)))
 
 
-def probe(run: Any, texts: int) -> int:
-    """The number of texts a step with which the Trainer is fastest."""
+def probe(run: Any) -> int:
+    """The number of texts in a step with which the Trainer is fastest."""
     speeds = {}
     for size in (1, 2, 4):
         result = run("trainer", size, 99)
@@ -86,7 +87,7 @@ def probe(run: Any, texts: int) -> int:
 
 
 def summary(
-    shape: str, texts: int, best_texts: int,
+    shape: str, texts: int,
     pairs: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]], peak: float,
 ) -> dict[str, Any]:  # fmt: skip
     def median(values: list[float]) -> float:
@@ -94,7 +95,7 @@ def summary(
 
     ours = [mine for mine, _ in pairs["trainer"]]
     return {
-        "benchmark": "train_step", "shape": shape, "texts": texts, "pairs": len(ours), "best_texts": best_texts,
+        "benchmark": "train_step", "shape": shape, "texts": texts, "pairs": len(ours),
         "ratio": {
             name: median([mine["tokens_per_second"] / theirs["tokens_per_second"] for mine, theirs in found])
             for name, found in pairs.items()
@@ -106,7 +107,7 @@ def summary(
         "ours": {key: median([each[key] for each in ours]) for key in ("tokens_per_second", "peak_gb")},
         "peers": {
             name: {
-                "texts": sorted({theirs["texts"] for _, theirs in found}),
+                "steps_of": sorted({theirs["batch"] for _, theirs in found}),
                 **{key: median([theirs[key] for _, theirs in found]) for key in ("tokens_per_second", "peak_gb")},
             }
             for name, found in pairs.items()
@@ -130,17 +131,18 @@ def gemm_peak() -> float:
     return best
 
 
-def measure(side: str, shape: str, texts: int, seed: int) -> dict[str, Any]:
-    """One warm-up step on short documents, then one step on the real ones."""
+def measure(side: str, shape: str, texts: int, batch: int, seed: int) -> dict[str, Any]:
+    """One warm-up step on short documents, then the real ones: in one step by us, in steps of ``batch`` by a peer."""
     warnings.simplefilter("ignore")
     model, rank = build(shape, sparse=side == "sparse")
     generator = np.random.default_rng(seed)
     documents = [row(generator, length) for length in lengths(generator, texts)]
     warm_up = [row(generator, 32) for _ in range(2)]
-    step = ours(model, rank, warm_up, documents) if side == "ours" else trainer(model, rank, warm_up, documents)
+    is_ours = side == "ours"
+    step = ours(model, rank, warm_up, documents) if is_ours else trainer(model, rank, warm_up, documents, batch)
     tokens = sum(map(len, documents))
     return {
-        "side": side, "texts": texts, "tokens": tokens, "seconds": step.seconds, "loss": step.loss,
+        "side": side, "batch": batch, "tokens": tokens, "seconds": step.seconds, "loss": step.loss,
         "tokens_per_second": tokens / step.seconds, "gflop": step.gflop,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }  # fmt: skip
@@ -245,7 +247,9 @@ def ours(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.nd
     return SimpleNamespace(seconds=seconds, loss=loss, gflop=counter.get_total_flops() / 1e9)
 
 
-def trainer(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.ndarray]) -> SimpleNamespace:
+def trainer(
+    model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.ndarray], batch: int
+) -> SimpleNamespace:
     import tempfile
 
     from peft import LoraConfig, get_peft_model
@@ -280,11 +284,11 @@ def trainer(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np
         def on_step_end(self, *_: Any, **__: Any) -> None:
             marks.append(time.perf_counter())
 
-    def run(texts: list[np.ndarray], first: int) -> float:
+    def run(texts: list[np.ndarray], first: int, size: int) -> float:
         data = [{"ids": text, "place": first + place} for place, text in enumerate(texts)]
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                folder, per_device_train_batch_size=len(data), max_steps=1, save_strategy="no", report_to=[],
+                folder, per_device_train_batch_size=size, num_train_epochs=1, save_strategy="no", report_to=[],
                 remove_unused_columns=False, logging_strategy="no", use_cpu=True, disable_tqdm=True,
                 dataloader_pin_memory=False, learning_rate=LEARNING_RATE,
             )  # fmt: skip
@@ -293,10 +297,11 @@ def trainer(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np
                 .train().training_loss
             )  # fmt: skip
 
-    run(warm_up, -len(warm_up))
+    run(warm_up, -len(warm_up), len(warm_up))
     marks.clear()
-    loss = run(documents, 0)
-    return SimpleNamespace(seconds=marks[1] - marks[0], loss=loss, gflop=0.0)
+    loss = run(documents, 0, batch)
+    # From the beginning of each step to its end; reading data between them is not counted.
+    return SimpleNamespace(seconds=sum(marks[1::2]) - sum(marks[::2]), loss=loss, gflop=0.0)
 
 
 if __name__ == "__main__":

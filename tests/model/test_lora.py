@@ -1,11 +1,12 @@
 """Our way of computing LoRA gives PEFT's numbers."""
 
+import peft
 import pytest
 import torch
 from peft.tuners.lora import Linear as PeftLinear
 
 from diffutron.model import LoraSettings, add_lora, lora
-from diffutron.model.lora import LoraLinear, merging_is_cheaper
+from diffutron.model.lora import LoraLinear, Way, cheapest_way
 from diffutron.testing import tiny_denoiser
 
 FAMILIES = ("bert", "modernbert", "xlm-roberta")
@@ -30,10 +31,10 @@ def gradients(denoiser):
     return logits.detach(), {name: param.grad for name, param in denoiser.named_parameters() if param.requires_grad}
 
 
-@pytest.mark.parametrize("merged", [True, False], ids=["merged", "thin"])
+@pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_gradients_are_those_of_peft(family, merged, monkeypatch):
-    monkeypatch.setattr(lora, "merging_is_cheaper", lambda *shape: merged)
+def test_logits_and_gradients_are_those_of_peft(family, way, monkeypatch):
+    monkeypatch.setattr(lora, "cheapest_way", lambda *shape: way)
     ours, our_gradients = gradients(adapted(family))
     reference = adapted(family)
     layers = [module for module in reference.modules() if isinstance(module, LoraLinear)]
@@ -50,7 +51,7 @@ def test_logits_and_gradients_are_those_of_peft(family, merged, monkeypatch):
 
 def test_dropout_takes_pefts_way(monkeypatch):
     # Dropout acts between x and A; merged, it would be lost without a word.
-    monkeypatch.setattr(lora, "merging_is_cheaper", lambda *shape: True)
+    monkeypatch.setattr(lora, "cheapest_way", lambda *shape: Way.MERGED)
     denoiser = adapted("bert", dropout=0.5)
     torch.manual_seed(0)
     one, _ = gradients(denoiser)
@@ -59,8 +60,24 @@ def test_dropout_takes_pefts_way(monkeypatch):
     assert not torch.allclose(one, other)
 
 
-def test_merging_pays_where_tokens_outnumber_what_the_sum_costs():
-    # A pure function of shapes: a resumed run must take the same way.
-    assert merging_is_cheaper(4096, 768, 768, 256)
-    assert not merging_is_cheaper(1, 768, 768, 256)
-    assert not merging_is_cheaper(4096, 768, 768, 4)
+def test_way_is_chosen_by_shapes_alone():
+    # A resumed run must take the same way.
+    assert cheapest_way(1, 768, 768, 256) is Way.THIN
+    assert cheapest_way(4096, 768, 768, 256) is Way.MERGED
+    assert cheapest_way(4096, 2304, 768, 256) is Way.MERGED_FORWARD
+    assert cheapest_way(2048, 384, 384, 64) is Way.MERGED_FORWARD
+
+
+@pytest.mark.parametrize("way", Way)
+def test_operations_are_those_that_torch_counts(way, monkeypatch):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    monkeypatch.setattr(lora, "cheapest_way", lambda *shape: way)
+    torch.manual_seed(0)
+    holder = torch.nn.Sequential(torch.nn.Linear(48, 80))
+    layer = peft.get_peft_model(holder, peft.LoraConfig(r=5, target_modules=["0"])).base_model.model[0]
+    layer.__class__ = LoraLinear
+    x = torch.randn(1, 31, 48, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        layer(x).sum().backward()
+    assert counter.get_total_flops() == sum(way.operations(31, 80, 48, 5))

@@ -84,6 +84,21 @@ def hide(
     return MaskedBatch(x0=x0, xt=x0.masked_fill(is_masked, mask_token_id), can_mask=can_mask, is_masked=is_masked)
 
 
+def hide_counts(
+    x0: Int[Tensor, "B L"], counts: Int[Tensor, " E"], *, can_mask: Bool[Tensor, "B L"], noise: Float[Tensor, "B L"],
+    lengths: Sequence[int], mask_token_id: int,
+) -> MaskedBatch:  # fmt: skip
+    """Hide exactly ``counts`` maskable tokens of each example: those with the lowest noise.
+
+    Args:
+        lengths: how many positions each example has, read row by row.
+    """
+    parts = noise.masked_fill(~can_mask, torch.inf).flatten().split(list(lengths))
+    rank = torch.cat([part.argsort(stable=True).argsort(stable=True) for part in parts])
+    is_masked = (rank < counts.repeat_interleave(torch.tensor(lengths))).view_as(x0)
+    return hide(x0, is_masked, can_mask=can_mask, mask_token_id=mask_token_id)
+
+
 def complement(batch: MaskedBatch, mask_token_id: int) -> MaskedBatch:
     """Hide exactly what ``batch`` shows of the maskable tokens, so that the two together ask for each token once."""
     return hide(batch.x0, batch.can_mask & ~batch.is_masked, can_mask=batch.can_mask, mask_token_id=mask_token_id)

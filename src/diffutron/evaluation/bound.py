@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffutron.diffusion import CountBased, MaskedBatch, example_noise, hide
+from diffutron.diffusion import CountBased, MaskedBatch, example_noise, hide_counts
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.score import bootstrap_ratio
 from diffutron.evaluation.windows import WINDOW_TOKENS, Window, batches, pack, read_windows, surprises
@@ -120,10 +120,8 @@ def _hide(batch: Sequence[Window], codec: TextCodec, num_draws: int, seed: int) 
     num_maskable = torch.stack([each.sum() for each in can_mask[0].split(lengths)])
     plan = CountBased().plan((part + u) / (num_draws // 2), num_maskable=num_maskable, progress=1.0)
     assert plan.count is not None
-    order = noise.masked_fill(~can_mask, torch.inf)[0].split(lengths)
-    rank = torch.cat([each.argsort(stable=True).argsort(stable=True) for each in order])
-    is_masked = (rank < plan.count.repeat_interleave(torch.tensor(lengths)))[None]
-    return hide(x0, is_masked, can_mask=can_mask, mask_token_id=codec.mask_id), segments, plan.weight
+    hidden = hide_counts(x0, plan.count, can_mask=can_mask, noise=noise, lengths=lengths, mask_token_id=codec.mask_id)
+    return hidden, segments, plan.weight
 
 
 def _variances(draws: NDArray[np.float64]) -> NDArray[np.float64]:

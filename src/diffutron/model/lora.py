@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import encoder_linears
 from diffutron.recipe import Settings
 
-THIN_PENALTY = 1.6
+THIN_PENALTY = 1.2
 """How much longer a thin product (r columns) takes for each operation than a square one; benchmarks/lora_paths.py"""
 
 
@@ -30,39 +31,85 @@ class LoraSettings(Settings):
     """Dropout on the adapter's input."""
 
 
-class LoraLinear(PeftLinear):
-    """PEFT's layer and parameters, computed the cheaper of two equal ways.
+class Way(Enum):
+    """Three ways to the same output and gradients of x W' + (x A') B'."""
 
-    Thin: x W' + (x A') B', two more products a layer. Merged: x (W + B A)', one product, with the sum made once a
-    forward pass. PEFT always computes the first.
-    """
+    THIN = "thin"
+    """Two more products a layer, with r columns, and four more in the backward pass; what PEFT does."""
+    MERGED_FORWARD = "merged forward"
+    """W + B A once a forward pass and then one product; the gradients of A and B by four thin products."""
+    MERGED = "merged"
+    """The same, but the gradients of A and B through that of W + B A."""
+
+    def operations(self, tokens: int, out: int, into: int, r: int) -> tuple[int, int]:
+        """Of a forward and a backward pass: those of square products, and those of thin ones."""
+        layer, merge, thin = 2 * tokens * out * into, 2 * out * into * r, 2 * tokens * r * (out + into)
+        return {
+            Way.THIN: (2 * layer, 3 * thin),
+            Way.MERGED_FORWARD: (2 * layer + merge, 2 * thin),
+            Way.MERGED: (3 * layer + 3 * merge, 0),
+        }[self]
+
+
+def cheapest_way(tokens: int, out: int, into: int, r: int) -> Way:
+    """The way that should take least time for ``tokens`` rows: a pure function of shapes, so that a resumed run takes
+    the same one."""
+
+    def time(way: Way) -> float:
+        square, thin = way.operations(tokens, out, into, r)
+        return square + THIN_PENALTY * thin
+
+    return min(Way, key=time)
+
+
+class LoraLinear(PeftLinear):
+    """PEFT's layer and parameters, computed the cheapest of three equal ways. PEFT always takes the first."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         adapter = self.active_adapters[0]
         base: Any = self.get_base_layer()
-        tokens = x.numel() // x.shape[-1]
         out, into = base.weight.shape
+        way = cheapest_way(x.numel() // into, out, into, self.r[adapter])
         # Dropout acts between x and A, which a merged weight has no place for.
         dropped = self.training and not isinstance(self.lora_dropout[adapter], torch.nn.Identity)
-        thin_only = self.merged or self.disable_adapters or dropped
-        if thin_only or not merging_is_cheaper(tokens, out, into, self.r[adapter]):
+        if way is Way.THIN or self.merged or self.disable_adapters or dropped:
             thin: Tensor = super().forward(x, *args, **kwargs)
             return thin
         a, b = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        with torch.autocast(x.device.type, enabled=False):
-            weight = torch.addmm(base.weight.to(b.dtype), b, a, alpha=self.scaling[adapter])  # type: ignore[arg-type]
-        return F.linear(x, weight.to(base.weight.dtype), base.bias)
+        merged: Tensor = _MergedLinear.apply(  # type: ignore[no-untyped-call]
+            x, base.weight, base.bias, a, b, self.scaling[adapter], way
+        )
+        return merged
 
 
-def merging_is_cheaper(tokens: int, out: int, into: int, r: int) -> bool:
-    """Whether W + B A once costs less than two thin products for ``tokens`` rows, forward and backward.
+class _MergedLinear(torch.autograd.Function):
+    """x (W + scale B A)' + bias, where W and the bias are frozen."""
 
-    A pure function of shapes, so that a resumed run takes the same way.
-    """
-    # Three products of tokens x out x into (one of them the weight's gradient), and three of out x into x r.
-    merged = 6 * out * into * (tokens + r)
-    thin = 4 * tokens * out * into + THIN_PENALTY * 6 * tokens * r * (out + into)
-    return merged < thin
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, way: Way
+    ) -> Tensor:
+        device = x.device.type
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        with torch.autocast(device, enabled=False):
+            merged = torch.addmm(weight.to(b.dtype), b, a, alpha=scale).to(narrow)
+            x = x.to(narrow)
+            ctx.save_for_backward(x, merged, a, b)
+            ctx.scale, ctx.way = scale, way
+            return F.linear(x, merged, bias.to(narrow) if bias is not None else None)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, merged, a, b = ctx.saved_tensors
+        rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        grad_x = (grads @ merged).view_as(x) if ctx.needs_input_grad[0] else None
+        if ctx.way is Way.MERGED:
+            whole = (grads.T @ rows).to(a.dtype)
+            grad_a, grad_b = b.T @ whole, whole @ a.T
+        else:
+            grad_a = ((grads @ b.to(grads.dtype)).T @ rows).to(a.dtype)
+            grad_b = (grads.T @ (rows @ a.to(rows.dtype).T)).to(b.dtype)
+        return grad_x, None, None, grad_a.mul_(ctx.scale), grad_b.mul_(ctx.scale), None, None
 
 
 def add_lora(denoiser: Denoiser, settings: LoraSettings, *, seed: int, base_name: str) -> PeftModel:

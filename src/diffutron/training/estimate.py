@@ -19,7 +19,7 @@ from diffutron.model import Denoiser, add_lora
 from diffutron.model.attention import Segments
 from diffutron.model.families import encoder_linears
 from diffutron.model.known import config_of
-from diffutron.model.lora import merging_is_cheaper
+from diffutron.model.lora import Way, cheapest_way
 from diffutron.model.names import is_offline, resolve_model
 from diffutron.tokens.codec import TextCodec
 from diffutron.training.machine import default_device
@@ -234,10 +234,8 @@ def _flop_per_token(
         r = recipe.lora.r
         flop = 4 * output + attention
         for out, into in linears:
-            if merging_is_cheaper(tokens, out, into, r) and not recipe.lora.dropout:
-                flop += 6 * out * into + 6 * out * into * r / tokens
-            else:
-                flop += 4 * out * into + 6 * r * (out + into)
+            way = cheapest_way(tokens, out, into, r) if not recipe.lora.dropout else Way.THIN
+            flop += sum(way.operations(tokens, out, into, r)) / tokens
     return float(flop * (2 if recipe.masking.complementary else 1))
 
 

@@ -19,7 +19,7 @@ from diffutron.diffusion import (
     Objective,
     complement,
     example_noise,
-    hide,
+    hide_counts,
     mask_tokens,
     replace_some,
 )
@@ -82,8 +82,10 @@ class Masker:
                 batch.x0, batch.spread(plan.mask_rate), can_mask=batch.can_mask, noise=noise, mask_token_id=mask_id
             )
         else:
-            is_masked = _lowest(noise, batch, plan.count)
-            masked = hide(batch.x0, is_masked, can_mask=batch.can_mask, mask_token_id=mask_id)
+            sizes = batch.lengths if batch.segments is not None else [batch.x0.shape[1]] * len(batch.x0)
+            masked = hide_counts(
+                batch.x0, plan.count, can_mask=batch.can_mask, noise=noise, lengths=sizes, mask_token_id=mask_id
+            )
         yield self._corrupted(masked, keys, lengths), plan
         if self.settings.complementary:
             yield complement(masked, mask_id), self.objective.complement(plan)
@@ -93,13 +95,3 @@ class Masker:
             return masked
         _, noise = example_noise(self.seed, [(*key, _REPLACEMENT) for key in keys], lengths)
         return replace_some(masked, noise, self.codec.text_ids)
-
-
-def _lowest(noise: Tensor, batch: Batch, counts: Tensor) -> Tensor:
-    """The ``counts[e]`` maskable positions of each example with the lowest noise."""
-    hidden = torch.zeros_like(batch.can_mask)
-    noise = noise.masked_fill(~batch.can_mask, torch.inf)
-    for example, count in enumerate(counts.tolist()):
-        row, part = batch.place(example)
-        hidden[row, part.start + noise[row, part].argsort(stable=True)[:count]] = True
-    return hidden
