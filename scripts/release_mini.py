@@ -79,6 +79,7 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any],
         for score in scores
         if score["model"] == name
     )
+    precision = manifest["machine"].get("precision", "float32")
     languages = "multilingual" if name == "mini-base" else "tr"
     purpose = {
         "mini-base": "A multilingual masked language model of 34M parameters: the encoder of multilingual-e5-small, "
@@ -97,9 +98,9 @@ pipeline_tag: fill-mask
 
 {purpose}
 
-Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {manifest["machine"].get("precision", "float32")} products and
-float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,} parameters trained. The recipe is `recipe.yaml`, the
-manifest `training.json`.
+Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {precision} products and
+float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,}
+parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.
 
 ## Masked perplexity at 15 %, on texts held out of all training
 
