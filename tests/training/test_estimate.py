@@ -125,7 +125,7 @@ def test_autograd_keeps_as_many_bytes_as_estimated(any_family, lora):
     really = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     found = estimate(settings).memory
     assert found.activations + found.merged_lora == pytest.approx(really, rel=0.05)
-    assert (found.merged_lora > 0) == (lora == {"r": 30})  # a rank near the width pays as one sum
+    assert (found.merged_lora > 0) == (lora is not None)  # so many tokens pay for the sum
 
 
 def test_activation_checkpointing_keeps_less(bert):

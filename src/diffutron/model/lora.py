@@ -94,7 +94,8 @@ class _MergedLinear(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             merged = torch.addmm(weight.to(b.dtype), b, a, alpha=scale).to(narrow)
             x = x.to(narrow)
-            ctx.save_for_backward(x, merged, a, b)
+            # The first layer's input needs no gradient, and so no weight to take it through.
+            ctx.save_for_backward(x, merged if ctx.needs_input_grad[0] else None, a, b)
             ctx.scale, ctx.way = scale, way
             return F.linear(x, merged, bias.to(narrow) if bias is not None else None)
 
@@ -102,7 +103,7 @@ class _MergedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, merged, a, b = ctx.saved_tensors
         rows, grads = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        grad_x = (grads @ merged).view_as(x) if ctx.needs_input_grad[0] else None
+        grad_x = (grads @ merged).view_as(x) if merged is not None else None
         if ctx.way is Way.MERGED:
             whole = (grads.T @ rows).to(a.dtype)
             grad_a, grad_b = b.T @ whole, whole @ a.T
