@@ -103,7 +103,7 @@ def test_draws_cover_the_range_of_counts_evenly_two_in_each_part():
 def test_draws_belong_to_seed_and_text_not_to_order_batch_or_neighbours():
     denoiser = tiny_denoiser()
     together = likelihood_bound(denoiser, CODEC, TINY_TEXTS, num_draws=4, seed=1)
-    turned = likelihood_bound(denoiser, CODEC, TINY_TEXTS[::-1], num_draws=4, seed=1, max_padded_tokens=64)
+    turned = likelihood_bound(denoiser, CODEC, TINY_TEXTS[::-1], num_draws=4, seed=1, micro_batch_tokens=64)
     alone = [likelihood_bound(denoiser, CODEC, [text], num_draws=4, seed=1) for text in TINY_TEXTS]
     other = likelihood_bound(denoiser, CODEC, TINY_TEXTS, num_draws=4, seed=2)
     assert together.bits_per_character == pytest.approx(turned.bits_per_character, rel=1e-6)

@@ -18,7 +18,7 @@ CODEC = tiny_codec()
 def test_equals_the_slow_oracle_one_row_at_a_time(family):
     denoiser = tiny_denoiser(family)
     texts = [*TINY_TEXTS, " ".join(TINY_TEXTS)]
-    result = masked_perplexity(denoiser, CODEC, texts, mask_rate=0.3, seed=4, max_padded_tokens=150)
+    result = masked_perplexity(denoiser, CODEC, texts, mask_rate=0.3, seed=4, micro_batch_tokens=150)
 
     spans = read_windows(texts, CODEC, max_tokens=64).windows
     nll = []
@@ -52,7 +52,7 @@ def test_masks_belong_to_seed_and_text_not_to_order_batch_or_neighbours():
     denoiser = tiny_denoiser()
     texts = list(TINY_TEXTS)
     first = masked_perplexity(denoiser, CODEC, texts, seed=1)
-    turned = masked_perplexity(denoiser, CODEC, texts[::-1], seed=1, max_padded_tokens=64)
+    turned = masked_perplexity(denoiser, CODEC, texts[::-1], seed=1, micro_batch_tokens=64)
     other = masked_perplexity(denoiser, CODEC, texts, seed=2)
     assert (first.num_masked, first.num_tokens) == (turned.num_masked, turned.num_tokens)
     assert first.nll == pytest.approx(turned.nll, abs=1e-6)

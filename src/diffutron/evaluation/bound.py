@@ -59,7 +59,7 @@ class LikelihoodBound:
 
 def likelihood_bound(
     denoiser: Denoiser, codec: TextCodec, texts: Iterable[str], *, num_draws: int = NUM_DRAWS, seed: int = 0,
-    max_padded_tokens: int = 4096, on_progress: Callable[[int, int], None] = lambda done, total: None,
+    micro_batch_tokens: int = 4096, on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LikelihoodBound:  # fmt: skip
     """Bound the negative log-likelihood of texts, window by window, given that the special tokens stand where they do.
 
@@ -87,7 +87,7 @@ def likelihood_bound(
     draws = [replace(each, key=(*each.key, draw)) for each in read.windows for draw in range(num_draws)]
     nats = np.zeros((len(read.windows), num_draws))
     done, total = 0, len(draws)
-    for batch in batches(draws, max_padded_tokens):
+    for batch in batches(draws, micro_batch_tokens):
         hidden, segments, weights = _hide(batch, codec, num_draws, seed)
         scored = surprises(denoiser, hidden, segments)
         for window, surprise, weight in zip(batch, scored, weights.tolist(), strict=True):

@@ -51,7 +51,7 @@ class MaskedPerplexity:
 
 def masked_perplexity(
     denoiser: Denoiser, codec: TextCodec, texts: Iterable[str], *, mask_rate: float = 0.15, seed: int = 0,
-    max_padded_tokens: int = 4096, on_progress: Callable[[int, int], None] = lambda done, total: None,
+    micro_batch_tokens: int = 4096, on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MaskedPerplexity:  # fmt: skip
     """Hide a share of each text's tokens, pure ``<mask>``, and score the hidden ones.
 
@@ -68,7 +68,7 @@ def masked_perplexity(
     read = read_windows(texts, codec, max_tokens=min(WINDOW_TOKENS, denoiser.max_positions))
     nll, correct, masked = (np.zeros(read.num_texts) for _ in range(3))
     done, total = 0, len(read.windows)
-    for batch in batches(read.windows, max_padded_tokens):
+    for batch in batches(read.windows, micro_batch_tokens):
         hidden, segments = _hide(batch, codec, mask_rate, seed)
         for window, surprise in zip(batch, surprises(denoiser, hidden, segments), strict=True):
             nll[window.document] += surprise.nll

@@ -87,12 +87,12 @@ def read_windows(texts: Iterable[str], codec: TextCodec, *, max_tokens: int) -> 
     return TextWindows(found, characters, digest.hexdigest()[:16])
 
 
-def batches(spans: Sequence[Window], max_padded_tokens: int) -> Iterator[list[Window]]:
+def batches(spans: Sequence[Window], micro_batch_tokens: int) -> Iterator[list[Window]]:
     """Windows of like length, as many as fit."""
     ordered = sorted(spans, key=lambda span: -len(span.ids))
     start = 0
     while start < len(ordered):
-        size = max(1, max_padded_tokens // len(ordered[start].ids))
+        size = max(1, micro_batch_tokens // len(ordered[start].ids))
         yield ordered[start : start + size]
         start += size
 
