@@ -3,9 +3,10 @@
     python benchmarks/train_step.py [--shape mmbert-base|mini] [--pairs 5] [--texts 8] [--best N]
 
 Every side is a process of its own, started in turn, on the same documents, with the same trainable parameters, in
-float32, clipping and AdamW included. The peers are transformers' Trainer with PEFT on padded batches: all texts in one
-step as ours, the same texts in steps of the size at which it is fastest, and with ModernBERT's `sparse_prediction`.
-Ends with one line of JSON; `ratio` is the median over pairs of ours over the peer's.
+float32, clipping and AdamW included; it takes every step twice, and the second time counts, when memory is warm. The
+peers are transformers' Trainer with PEFT on padded batches: all texts in one step as ours, the same texts in steps of
+the size at which it is fastest, and with ModernBERT's `sparse_prediction`. Ends with one line of JSON; `ratio` is the
+median over pairs of ours over the peer's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from diffutron.training.machine import keep_memory, matrix_peak
 
 SHAPES = ("mmbert-base", "mini")
 MASK_RATE = 0.15
@@ -58,7 +61,7 @@ def main() -> None:
               f"{result['peak_gb']:5.1f} GB", flush=True)  # fmt: skip
         return result
 
-    peak = gemm_peak()
+    peak = matrix_peak(torch.device("cpu"), seconds=5) / 1e9
     print(f"{options.shape}: matrix peak {peak:.0f} GFLOP/s with {torch.get_num_threads()} threads", flush=True)
     best = options.best or probe(run)
     sides: list[tuple[str, str, int]] = [("trainer", "trainer", options.texts), ("best", "trainer", best)]
@@ -120,27 +123,15 @@ def summary(
     }  # fmt: skip
 
 
-def gemm_peak() -> float:
-    """GFLOP/s of the fastest of a few float32 products."""
-    best = 0.0
-    for rows, inner, columns in ((2048, 768, 2304), (2048, 2048, 2048), (1024, 768, 8192)):
-        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-        for _ in range(12):
-            start = time.perf_counter()
-            a @ b
-            best = max(best, 2e-9 * rows * inner * columns / (time.perf_counter() - start))
-    return best
-
-
 def measure(side: str, shape: str, texts: int, batch: int, seed: int) -> dict[str, Any]:
-    """One warm-up step on short documents, then the real ones: in one step by us, in steps of ``batch`` by a peer."""
+    """All documents once to warm up and once by the clock: in one step by us, in steps of ``batch`` by a peer."""
     warnings.simplefilter("ignore")
+    if side == "ours":
+        keep_memory()  # as ``diffutron train`` does
     model, rank = build(shape, sparse=side == "sparse")
     generator = np.random.default_rng(seed)
     documents = [row(generator, length) for length in lengths(generator, texts)]
-    warm_up = [row(generator, 32) for _ in range(2)]
-    is_ours = side == "ours"
-    step = ours(model, rank, warm_up, documents) if is_ours else trainer(model, rank, warm_up, documents, batch)
+    step = ours(model, rank, documents) if side == "ours" else trainer(model, rank, documents, batch)
     tokens = sum(map(len, documents))
     return {
         "side": side, "batch": batch, "tokens": tokens, "seconds": step.seconds, "loss": step.loss,
@@ -190,10 +181,10 @@ def build(shape: str, *, sparse: bool) -> tuple[Any, int]:
 
 def hide(tokens: np.ndarray, place: int) -> np.ndarray:
     """Which tokens of a document are hidden: the same on both sides."""
-    return np.random.default_rng((place + 1000, len(tokens))).random(len(tokens)) < MASK_RATE
+    return np.random.default_rng((place, len(tokens))).random(len(tokens)) < MASK_RATE
 
 
-def ours(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.ndarray]) -> SimpleNamespace:
+def ours(model: Any, rank: int, documents: list[np.ndarray]) -> SimpleNamespace:
     from torch.utils.flop_counter import FlopCounterMode
 
     from diffutron.diffusion import MaskPlan
@@ -213,13 +204,12 @@ def ours(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.nd
          "optimizer": {"learning_rate": LEARNING_RATE}},
         TrainRecipe, place="benchmark",
     )  # fmt: skip
-    everything = [*warm_up, *documents]
-    rows = Rows(np.concatenate(everything), np.cumsum([0, *map(len, everything)]))
+    rows = Rows(np.concatenate(documents), np.cumsum([0, *map(len, documents)]))
     codec: Any = SimpleNamespace(mask_id=4, pad_id=0)
     engine = Engine(denoiser, rows, codec, recipe)
 
     def masker(batch: Any, **_: Any) -> Any:
-        is_masked = torch.from_numpy(np.concatenate([hide(rows[i], i - len(warm_up)) for i in batch.examples]))[None]
+        is_masked = torch.from_numpy(np.concatenate([hide(rows[i], i) for i in batch.examples]))[None]
         can_mask = torch.ones_like(is_masked)
         rate = torch.full((len(batch.examples),), MASK_RATE, dtype=torch.float64)
         plan = MaskPlan(rate, torch.ones_like(rate))
@@ -231,26 +221,25 @@ def ours(model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.nd
 
     engine.masker = Fixed()  # type: ignore[assignment]
 
-    def step(examples: list[int]) -> float:
-        loss = engine.accumulate(np.asarray(examples), epoch=0, epoch_step=0, progress=0.0).loss
+    examples = np.arange(len(documents))
+
+    def step() -> float:
+        loss = engine.accumulate(examples, epoch=0, epoch_step=0, progress=0.0).loss
         engine.trained.optimizers.clip()
         engine.trained.optimizers.step()
         engine.trained.optimizers.zero_grad()
         return loss
 
-    step(list(range(len(warm_up))))
-    examples = list(range(len(warm_up), len(everything)))
+    step()
     start = time.perf_counter()
-    loss = step(examples)
+    loss = step()
     seconds = time.perf_counter() - start
     with FlopCounterMode(display=False) as counter:
-        engine.accumulate(np.asarray(examples), epoch=0, epoch_step=0, progress=0.0)
+        engine.accumulate(examples, epoch=0, epoch_step=0, progress=0.0)
     return SimpleNamespace(seconds=seconds, loss=loss, gflop=counter.get_total_flops() / 1e9)
 
 
-def trainer(
-    model: Any, rank: int, warm_up: list[np.ndarray], documents: list[np.ndarray], batch: int
-) -> SimpleNamespace:
+def trainer(model: Any, rank: int, documents: list[np.ndarray], batch: int) -> SimpleNamespace:
     import tempfile
 
     from peft import LoraConfig, get_peft_model
@@ -285,11 +274,12 @@ def trainer(
         def on_step_end(self, *_: Any, **__: Any) -> None:
             marks.append(time.perf_counter())
 
-    def run(texts: list[np.ndarray], first: int, size: int) -> float:
-        data = [{"ids": text, "place": first + place} for place, text in enumerate(texts)]
+    data = [{"ids": text, "place": place} for place, text in enumerate(documents)]
+
+    def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                folder, per_device_train_batch_size=size, num_train_epochs=1, save_strategy="no", report_to=[],
+                folder, per_device_train_batch_size=batch, num_train_epochs=1, save_strategy="no", report_to=[],
                 remove_unused_columns=False, logging_strategy="no", use_cpu=True, disable_tqdm=True,
                 dataloader_pin_memory=False, learning_rate=LEARNING_RATE,
             )  # fmt: skip
@@ -298,9 +288,9 @@ def trainer(
                 .train().training_loss
             )  # fmt: skip
 
-    run(warm_up, -len(warm_up), len(warm_up))
+    run()
     marks.clear()
-    loss = run(documents, 0, batch)
+    loss = run()
     # From the beginning of each step to its end; reading data between them is not counted.
     return SimpleNamespace(seconds=sum(marks[1::2]) - sum(marks[::2]), loss=loss, gflop=0.0)
 

@@ -59,8 +59,10 @@ def train(
 
     import torch
 
+    from diffutron.training.machine import keep_memory
     from diffutron.training.workers import join_workers
 
+    keep_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     workers = join_workers(settings.workers)

@@ -38,24 +38,20 @@ class Segments:
         """0, 1, 2, … from the start of each document."""
         return torch.cat([torch.arange(length) for length in self.lengths])[None]
 
-    def groups(self, padding_allowed: float) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Neighbouring documents that share an attention call: where the first of them begins, and their lengths."""
-        start = 0
+    def groups(self, padding_allowed: float) -> Iterator[tuple[int, ...]]:
+        """Lengths of neighbouring documents that share an attention call."""
         if padding_allowed == 0:
-            for length, same in groupby(self.lengths):
-                count = len(list(same))
-                yield start, (length,) * count
-                start += length * count
+            for _, same in groupby(self.lengths):
+                yield tuple(same)
             return
         group: list[int] = []
         for length in self.lengths:
             longest = max([*group, length])
             if group and longest * (len(group) + 1) > (sum(group) + length) * (1 + padding_allowed):
-                yield start, tuple(group)
-                start += sum(group)
+                yield tuple(group)
                 group = []
             group.append(length)
-        yield start, tuple(group)
+        yield tuple(group)
 
 
 def use_segments(model: PreTrainedModel) -> None:
@@ -82,16 +78,19 @@ def _attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **rest)
     half_window = None if sliding_window is None else sliding_window - 1
     allowed = PADDING_ALLOWED if query.device.type == "cuda" else 0.0
+    groups = list(segments.groups(allowed))
+    # One split, not a slice for each group: the backward pass of a slice writes a gradient of the whole row.
+    sizes = [sum(lengths) for lengths in groups]
+    queries, keys, values = (packed[0].split(sizes, dim=1) for packed in (query, key, value))
     parts = [
-        _attend_group(query, key, value, start, lengths, half_window, dropout, scaling)
-        for start, lengths in segments.groups(allowed)
+        _attend_group(*part, half_window, dropout, scaling) for part in zip(queries, keys, values, groups, strict=True)
     ]
     return torch.cat(parts)[None], None
 
 
 def _attend_group(
-    query: Float[Tensor, "1 H L D"], key: Float[Tensor, "1 H L D"], value: Float[Tensor, "1 H L D"],
-    start: int, lengths: tuple[int, ...], half_window: int | None, dropout: float, scaling: float | None,
+    query: Float[Tensor, "H l D"], key: Float[Tensor, "H l D"], value: Float[Tensor, "H l D"],
+    lengths: tuple[int, ...], half_window: int | None, dropout: float, scaling: float | None,
 ) -> Float[Tensor, "l H D"]:  # fmt: skip
     """Attention of neighbouring documents in one call; padded to the longest where they differ."""
     size, longest, device = sum(lengths), max(lengths), query.device
@@ -100,12 +99,11 @@ def _attend_group(
     inside = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
 
     def grid(packed: Tensor) -> Tensor:
-        heads, width = packed.shape[1], packed.shape[3]
-        part = packed[0, :, start : start + size]
+        heads, _, width = packed.shape
         if even:
-            return part.view(heads, len(lengths), longest, width).transpose(0, 1)
+            return packed.view(heads, len(lengths), longest, width).transpose(0, 1)
         lines = packed.new_zeros(len(lengths), longest, heads, width)
-        lines[inside] = part.transpose(0, 1)
+        lines[inside] = packed.transpose(0, 1)
         return lines.transpose(1, 2)
 
     mask = None if even else inside[:, None, None, :]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import threading
 import time
 from types import TracebackType
@@ -14,6 +16,20 @@ import torch
 def default_device() -> torch.device:
     """Where models are put unless somebody says otherwise: a CUDA device where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that tensors give back, in huge pages; call it before the first tensor.
+
+    Otherwise the C library returns every large tensor to the system, which must clear each page again at the next
+    step: in the first step on mmBERT's shape, a third of the time. Only for glibc; elsewhere it does nothing.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch: ask for huge pages
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # malloc.h's names for M_TRIM_THRESHOLD and M_MMAP_MAX
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def matrix_peak(device: torch.device, *, dtype: torch.dtype = torch.float32, seconds: float = 1.5) -> float:
