@@ -7,6 +7,7 @@ or a shard of it (FSDP2).
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,11 @@ class DataParallel(Workers):
                 raise each
 
     def close(self) -> None:
+        # DDP's reducer must not be the last to let go of the group: it would join gloo's threads without releasing the
+        # GIL that they may be waiting for, and hang. The group itself releases it.
+        self.module = None
+        self.accelerator.free_memory()
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
