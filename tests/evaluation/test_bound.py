@@ -8,8 +8,8 @@ import torch
 
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation import likelihood_bound
-from diffutron.evaluation.bound import _hide
-from diffutron.evaluation.windows import read_windows
+from diffutron.evaluation.hiding import Draws
+from diffutron.evaluation.questions import ask_for_texts
 from diffutron.testing import TINY_TEXTS, slow_masked_nll, tiny_codec, tiny_denoiser
 from diffutron.text import normalise
 
@@ -53,7 +53,7 @@ def test_a_uniform_model_needs_the_logarithm_of_its_vocabulary_and_nothing_is_le
 @pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta"])
 def test_equals_the_mean_over_every_set_of_tokens_that_can_be_hidden(family):
     denoiser, text = tiny_denoiser(family), "Jöjğ"  # no word of the tiny corpus, so a piece a letter
-    row = read_windows([text], CODEC, max_tokens=64).windows[0].ids
+    row = ask_for_texts([text], CODEC, max_tokens=64).questions[0].ids.tolist()
     inner = range(1, len(row) - 1)
     assert 3 <= len(inner) <= 7
     exact = np.mean([
@@ -88,15 +88,14 @@ def test_standard_error_shrinks_with_the_root_of_the_number_of_draws():
 
 
 def test_draws_cover_the_range_of_counts_evenly_two_in_each_part():
-    [window] = read_windows([" ".join(TINY_TEXTS)[:60]], CODEC, max_tokens=64).windows
-    size = len(window.ids) - 2
-    draws = [replace(window, key=(*window.key, draw)) for draw in range(8)]
-    hidden, segments, weights = _hide(draws, CODEC, 8, 0)
-    counts = [int(part.sum()) for part in hidden.is_masked[0].split(list(segments.lengths))]
-    for draw, (count, weight) in enumerate(zip(counts, weights.tolist(), strict=True)):
+    [question] = ask_for_texts([" ".join(TINY_TEXTS)[:60]], CODEC, max_tokens=64).questions
+    size = len(question.ids) - 2
+    counts = []
+    for draw, look in enumerate(Draws(8).looks(question, CODEC, 0)):
+        counts.append(int(look.is_scored.sum()))
         quarter = draw // 2
-        assert math.floor(quarter / 4 * size) < count <= math.floor((quarter + 1) / 4 * size) + 1
-        assert weight == pytest.approx(size / count)
+        assert math.floor(quarter / 4 * size) < counts[-1] <= math.floor((quarter + 1) / 4 * size) + 1
+        assert look.weight == pytest.approx(size / counts[-1] / 8)
     assert len(set(counts)) > 4
 
 
@@ -114,22 +113,25 @@ def test_draws_belong_to_seed_and_text_not_to_order_batch_or_neighbours():
 
 
 def test_windows_and_draws_of_one_text_hide_different_tokens():
-    [window] = read_windows([TINY_TEXTS[0]], CODEC, max_tokens=64).windows
-    name = window.key[0]
-    places = [replace(window, key=key) for key in ((name, 0, 0), (name, 1, 0), (name, 0, 1), (name + 1, 0, 0))]
-    hidden, segments, _ = _hide(places, CODEC, 2, 0)
-    assert len({tuple(part.tolist()) for part in hidden.is_masked[0].split(list(segments.lengths))}) == 4
-    long = read_windows([" ".join(TINY_TEXTS)], CODEC, max_tokens=64).windows
+    [question] = ask_for_texts([TINY_TEXTS[0]], CODEC, max_tokens=64).questions
+    name = question.key[0]
+    hidden = [
+        look.is_scored.tolist()
+        for key in ((name, 0), (name, 1), (name + 1, 0))
+        for look in Draws(2).looks(replace(question, key=key), CODEC, 0)
+    ]
+    assert len({tuple(each) for each in hidden}) == len(hidden) == 6
+    long = ask_for_texts([" ".join(TINY_TEXTS)], CODEC, max_tokens=64).questions
     assert len({each.key for each in long}) == len(long) > 2
 
 
 def test_ends_and_unknown_tokens_are_never_hidden_and_the_unknown_are_counted():
     text = "Ankara ☃ ☃"
     assert CODEC.encode(text).count(CODEC.unk_id) == 2
-    read = read_windows([text], CODEC, max_tokens=64)
     for seed in range(20):
-        hidden, _, _ = _hide([replace(each, key=(*each.key, 7)) for each in read.windows], CODEC, 8, seed)
-        assert not torch.isin(hidden.x0[hidden.is_masked], torch.tensor(sorted(CODEC.special_ids))).any()
+        for question in ask_for_texts([text], CODEC, max_tokens=64).questions:
+            for look in Draws(8).looks(question, CODEC, seed):
+                assert not np.isin(question.ids[look.is_scored], sorted(CODEC.special_ids)).any()
     result = likelihood_bound(tiny_denoiser(), CODEC, [text])
     assert result.num_unknown == 2
     assert result.num_tokens == len(CODEC.encode(text)) - 2

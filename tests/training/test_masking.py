@@ -85,17 +85,17 @@ def test_antithetic_times_are_uniform():
 
 def test_whole_words_are_hidden_whole():
     batch = collate(ROWS, EVERYTHING, CODEC)
-    units = words(batch, CODEC)
+    units = words(batch.x0, CODEC)
     for settings in ({"unit": "word"}, {"unit": "morpheme"}):
         [(masked, _)] = masker(RateRange(0.3, 0.6), **settings)(batch, epoch=0, progress=0.0)
-        unit = units if settings["unit"] == "word" else morphemes(batch, CODEC)
+        unit = units if settings["unit"] == "word" else morphemes(batch.x0, CODEC)
         first = masked.is_masked.gather(1, unit)
         assert torch.equal(masked.is_masked[batch.can_mask], first[batch.can_mask])
 
 
 def test_words_begin_where_the_text_has_a_space_and_never_cross_documents():
     batch = collate(ROWS, EVERYTHING, CODEC)
-    units = words(batch, CODEC)[0]
+    units = words(batch.x0, CODEC)[0]
     for number, example in enumerate(EVERYTHING):
         _, part = batch.place(number)
         assert (units[part] >= part.start).all()
@@ -110,7 +110,7 @@ def test_words_begin_where_the_text_has_a_space_and_never_cross_documents():
 def test_stem_and_suffixes_are_units_of_their_own():
     rows = encode_rows(["İstanbul'da evlerimizden"], CODEC, max_tokens=64)
     batch = collate(rows, [0], CODEC)
-    units, spelled = morphemes(batch, CODEC)[0].tolist(), {}
+    units, spelled = morphemes(batch.x0, CODEC)[0].tolist(), {}
     for index, unit in zip(batch.x0[0].tolist(), units, strict=True):
         if index not in CODEC.special_ids:
             spelled[unit] = spelled.get(unit, "") + CODEC.piece_text(index)

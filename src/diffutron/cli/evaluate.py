@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diffutron.cli import compare, evaluation_report
 from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, ProgressLine, SeedOption, print_json
 
 if TYPE_CHECKING:
     from diffutron.evaluation import LikelihoodBound
+    from diffutron.evaluation.perplexity import GroupScore
 
 app = typer.Typer(help="Measure a model.", no_args_is_help=True)
 
@@ -23,11 +27,30 @@ def _group() -> None:
     """Measure a model."""
 
 
+app.command("compare")(compare.compare)
+app.command("report")(evaluation_report.report)
+
+
+CURVE = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
+
+
 @app.command("ppl")
 def ppl(
     data: DataOption,
     model: ModelOption = "mini",
-    mask_rate: Annotated[float, typer.Option(help="Share of tokens hidden.")] = 0.15,
+    mask_rate: Annotated[
+        list[float] | None, typer.Option(help="Share of tokens hidden; may be repeated.  [default: 0.15]")
+    ] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Mask rates from 5 to 95 %.")] = False,
+    unit: Annotated[str, typer.Option(help="What is hidden as a whole: token, word or morpheme.")] = "token",
+    replace: Annotated[str, typer.Option(help="What stands for it: mask, or 80-10-10 (BERT's way).")] = "mask",
+    against: Annotated[
+        str | None, typer.Option(help="A model to compare with, on the same masks: difference and p-value.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(metavar="FIELD", help="Also a score for each value of this field.")] = None,
+    frequency: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Also a score by how often the hidden word stands in DATA.")
+    ] = None,
     text_field: TextFieldOption = "text",
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -40,25 +63,92 @@ def ppl(
 
     if offline:
         go_offline()
-    if not 0 < mask_rate <= 1:
-        raise InputError(f"--mask-rate must be above 0 and at most 1, not {mask_rate}")
+    rates = CURVE if curve else tuple(mask_rate or (0.15,))
+    for rate in rates:
+        if not 0 < rate <= 1:
+            raise InputError(f"--mask-rate must be above 0 and at most 1, not {rate}")
+    for name, value, known in (
+        ("unit", unit, ("token", "word", "morpheme")),
+        ("replace", replace, ("mask", "80-10-10")),
+    ):
+        if value not in known:
+            raise InputError(f"--{name} is {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+    if len(rates) > 1 and (by or frequency):
+        raise InputError("--by and --frequency split the score at one mask rate; give one")
     files_of(data)
+    if frequency is not None:
+        files_of(frequency)
+    texts, groups = _texts_and_groups(data, text_field, by)
 
     from diffutron.api import load
+    from diffutron.evaluation.hiding import AtRate
+    from diffutron.evaluation.perplexity import by_group
+    from diffutron.evaluation.perplexity import compare as compare_scores
+    from diffutron.evaluation.word_frequency import count_words, perplexity_by_frequency
 
     lm = load(model)
-    show = ProgressLine().counter("eval ppl", "windows")
-    result = lm.perplexity(read_texts(data, text_field=text_field), mask_rate=mask_rate, seed=seed, on_progress=show)
+    other = load(against) if against else None
+    found = []
+    for rate in rates:
+        show = ProgressLine().counter(f"eval ppl {rate:.0%}", "windows")
+        kind: Any = {"mask_rate": rate, "unit": unit, "replace": replace, "seed": seed, "on_progress": show}
+        result = lm.perplexity(texts, **kind)
+        difference = compare_scores(other.perplexity(texts, **kind), result) if other else None
+        found.append((result, difference))
+    result, _ = found[0]
+    parts: dict[str, list[GroupScore]] = {}
+    if by:
+        parts[f"by {by}"] = by_group(result, groups)
+    if frequency is not None:
+        hiding = AtRate(rates[0], unit, replace)  # type: ignore[arg-type]  # checked above
+        counts = count_words(read_texts(frequency, text_field=text_field))
+        parts["by frequency of the word"] = perplexity_by_frequency(
+            lm.denoiser, lm.codec, texts, counts, hiding=hiding, seed=seed
+        )
+
     if json:
-        print_json({"model": model, "data": str(data), **result.as_dict()})
+        rows = [
+            {**result.as_dict(), **({"against": against, "difference": asdict(difference)} if difference else {})}
+            for result, difference in found
+        ]
+        groups_json = {name: [asdict(each) for each in scores] for name, scores in parts.items()}
+        body = rows[0] if len(rows) == 1 else {"curve": rows}
+        print_json({"model": model, "data": str(data), **body, **groups_json})
         return
-    print(f"masked perplexity {result.perplexity:.3f}  (95 % {result.low:.3f} to {result.high:.3f})")
-    print(f"  nats a hidden token {result.nll:.4f} | top-1 {result.top1:.2%} | mask rate {result.mask_rate}")
+    for result, difference in found:
+        print(f"masked perplexity {result.perplexity:.3f}  (95 % {result.low:.3f} to {result.high:.3f})")
+        print(f"  nats a hidden token {result.nll:.4f} | top-1 {result.top1:.2%} | mask rate {result.mask_rate}")
+        if difference:
+            print(
+                f"  against {against}: {math.exp(difference.value) - 1:+.1%} perplexity "
+                f"(95 % {math.exp(difference.low) - 1:+.1%} to {math.exp(difference.high) - 1:+.1%}), "
+                f"{difference.value:+.4f} nats, p = {difference.p_value:.4f}"
+            )
     print(
         f"  {result.num_texts} texts, {result.num_tokens} tokens, {result.num_masked} hidden | seed {result.seed} "
         f"| data {result.fingerprint}"
     )
+    for name, scores in parts.items():
+        print(f"{name}:")
+        for each in scores:
+            print(
+                f"  {each.name:24} {each.perplexity:10.2f}  (95 % {each.low:.2f} to {each.high:.2f})  "
+                f"{each.num_texts} texts, {each.num_masked} hidden"
+            )
     print("  comparable only between models with the same tokenizer")
+
+
+def _texts_and_groups(data: Path, text_field: str, by: str | None) -> tuple[list[str], list[str]]:
+    """The texts, and for each what it says in the field ``by``."""
+    from diffutron.corpus import files_of, read_records, read_texts
+
+    if by is None:
+        return list(read_texts(data, text_field=text_field)), []
+    records = [
+        record for file in files_of(data) for _, record in read_records(file)
+        if isinstance(record.get(text_field), str)
+    ]  # fmt: skip
+    return [record[text_field] for record in records], [str(record.get(by, "-")) for record in records]
 
 
 @app.command("bound")

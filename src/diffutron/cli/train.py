@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +41,9 @@ def train(
         bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard into the run folder.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so long, with a checkpoint; the same command goes on.")
+    ] = None,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
@@ -52,6 +57,8 @@ def train(
         go_offline()
     if resume not in ("auto", "never", "anyway"):
         raise InputError(f"--resume is auto, never or anyway, not {resume!r}")
+    if minutes is not None and minutes <= 0:
+        raise InputError(f"--minutes must be above 0, not {minutes}")
     from diffutron.training.recipe import TrainRecipe
 
     settings = load_recipe(find_recipe(recipe), TrainRecipe, set_ or ())
@@ -66,6 +73,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     workers = join_workers(settings.workers)
+    alarm = _Alarm(minutes)
     try:
         if dry_run:
             if workers.size > 1:
@@ -76,10 +84,14 @@ def train(
     except KeyboardInterrupt:
         if dry_run:
             raise DiffutronError("interrupted; the dry run has left nothing behind") from None
+        if alarm.rang:
+            note(f"{duration(alarm.seconds)} are over; a checkpoint is kept in {folder / 'checkpoints'}")
+            return
         raise DiffutronError(
             f"interrupted; a checkpoint is kept in {folder / 'checkpoints'}, the same command goes on"
         ) from None
     finally:
+        alarm.cancel()
         workers.close()
     if not workers.is_first:
         return
@@ -87,6 +99,25 @@ def train(
         print_json({"run": str(folder), "model": str(result), "metrics": str(folder / "metrics.jsonl")})
     else:
         print(result)
+
+
+class _Alarm:
+    """Ctrl-C from the process itself, after some minutes; none if it is given none."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.seconds, self.rang = (minutes or 0.0) * 60, False
+        self._timer = threading.Timer(self.seconds, self._ring) if minutes is not None else None
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _ring(self) -> None:
+        self.rang = True
+        signal.raise_signal(signal.SIGINT)
 
 
 def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, tensorboard: bool) -> Path:

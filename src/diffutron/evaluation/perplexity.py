@@ -6,19 +6,31 @@ It is no likelihood, and comparable only between models with the same tokenizer;
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from diffutron.diffusion import MaskedBatch, example_noise, mask_tokens
-from diffutron.errors import DataError
-from diffutron.evaluation.score import bootstrap_ratio
-from diffutron.evaluation.windows import WINDOW_TOKENS, Window, batches, pack, read_windows, surprises
+from diffutron.errors import DataError, InputError
+from diffutron.evaluation.hiding import AtRate
+from diffutron.evaluation.questions import WINDOW_TOKENS, ask, ask_for_texts
+from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
 from diffutron.model import Denoiser
-from diffutron.model.attention import Segments
 from diffutron.tokens.codec import TextCodec
+
+
+@dataclass(frozen=True)
+class TextSums:
+    """Per text: the sum of nats over its hidden tokens, and how many there were.
+
+    Attributes:
+        kept: the number of each text among those that were given.
+    """
+
+    kept: list[int]
+    nll: NDArray[np.float64]
+    num_masked: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,9 @@ class MaskedPerplexity:
         nll: nats a hidden token, averaged over all hidden tokens of all texts.
         top1: share of hidden tokens that the model ranks first.
         num_tokens: tokens that could be hidden (no special tokens).
-        fingerprint: 16 digits that change with any of the texts.
+        unit, replace: see :class:`~diffutron.evaluation.hiding.AtRate`.
+        tokenizer, fingerprint: 16 digits that change with the tokenizer, or with any of the texts.
+        texts: what the score is made of, for comparisons.
     """
 
     perplexity: float
@@ -42,18 +56,23 @@ class MaskedPerplexity:
     num_tokens: int
     num_masked: int
     mask_rate: float
+    unit: str
+    replace: str
     seed: int
+    tokenizer: str
     fingerprint: str
+    texts: TextSums = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float | int | str]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "texts"}
 
 
 def masked_perplexity(
     denoiser: Denoiser, codec: TextCodec, texts: Iterable[str], *, mask_rate: float = 0.15, seed: int = 0,
-    micro_batch_tokens: int = 4096, on_progress: Callable[[int, int], None] = lambda done, total: None,
+    hiding: AtRate | None = None, micro_batch_tokens: int = 4096,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MaskedPerplexity:  # fmt: skip
-    """Hide a share of each text's tokens, pure ``<mask>``, and score the hidden ones.
+    """Hide a share of each text's tokens and score the hidden ones.
 
     Long texts are read in windows of 512 tokens (fewer if the model's context is shorter). Which tokens are hidden
     depends on (seed, text) alone, so two models with one tokenizer are asked the same questions, in any order.
@@ -61,39 +80,84 @@ def masked_perplexity(
     Args:
         texts: near-empty ones (no token) are left out.
         mask_rate: the chance of each token to be hidden; special tokens and ``<unk>`` never are.
+        hiding: instead of ``mask_rate``, to hide whole words or to corrupt BERT's way.
 
     Raises:
         DataError: no text holds a token, or none was hidden.
     """
-    read = read_windows(texts, codec, max_tokens=min(WINDOW_TOKENS, denoiser.max_positions))
+    hiding = hiding or AtRate(mask_rate)
+    read = ask_for_texts(texts, codec, max_tokens=min(WINDOW_TOKENS, denoiser.max_positions))
     nll, correct, masked = (np.zeros(read.num_texts) for _ in range(3))
-    done, total = 0, len(read.windows)
-    for batch in batches(read.windows, micro_batch_tokens):
-        hidden, segments = _hide(batch, codec, mask_rate, seed)
-        for window, surprise in zip(batch, surprises(denoiser, hidden, segments), strict=True):
-            nll[window.document] += surprise.nll
-            correct[window.document] += surprise.top1
-            masked[window.document] += surprise.num_masked
-        done += len(batch)
-        on_progress(done, total)
+    for answer in ask(
+        denoiser, codec, read.questions, hiding, seed=seed, micro_batch_tokens=micro_batch_tokens,
+        on_progress=on_progress,
+    ):  # fmt: skip
+        document = read.documents[answer.question]
+        nll[document] += answer.nats
+        correct[document] += answer.is_top1.sum()
+        masked[document] += len(answer.token_nll)
     if masked.sum() == 0:
-        raise DataError(f"no token was hidden at mask rate {mask_rate}; give more text or a higher rate")
+        raise DataError(f"no token was hidden at mask rate {hiding.mask_rate}; give more text or a higher rate")
     mean = float(nll.sum() / masked.sum())
     low, high = bootstrap_ratio(nll, masked, seed=seed)
     return MaskedPerplexity(
-        perplexity=_exp(mean), low=_exp(low), high=_exp(high), nll=mean,
-        top1=float(correct.sum() / masked.sum()), num_texts=read.num_texts,
-        num_tokens=sum(index not in codec.special_ids for span in read.windows for index in span.ids),
-        num_masked=int(masked.sum()), mask_rate=mask_rate, seed=seed, fingerprint=read.fingerprint,
+        perplexity=_exp(mean), low=_exp(low), high=_exp(high), nll=mean, top1=float(correct.sum() / masked.sum()),
+        num_texts=read.num_texts, num_tokens=read.num_asked, num_masked=int(masked.sum()),
+        mask_rate=hiding.mask_rate, unit=hiding.unit, replace=hiding.replace, seed=seed,
+        tokenizer=codec.fingerprint, fingerprint=read.fingerprint, texts=TextSums(read.kept, nll, masked),
     )  # fmt: skip
 
 
+def compare(before: MaskedPerplexity, after: MaskedPerplexity) -> Difference:
+    """How many nats a hidden token ``after`` is above ``before``, on the same masks; negative is better.
+
+    exp of it is the ratio of the perplexities.
+
+    Raises:
+        InputError: the two were not asked the same questions.
+    """
+    for name in ("tokenizer", "fingerprint", "seed", "mask_rate", "unit", "replace", "num_masked"):
+        one, other = getattr(before, name), getattr(after, name)
+        if one != other:
+            raise InputError(f"masked perplexities are comparable on the same masks only: {name} is {one} and {other}")
+    return paired_difference(before.texts.nll, after.texts.nll, before.texts.num_masked, seed=before.seed)
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Masked perplexity of a part of the texts, or of the hidden tokens."""
+
+    name: str
+    perplexity: float
+    low: float
+    high: float
+    nll: float
+    num_texts: int
+    num_masked: int
+
+
+def by_group(result: MaskedPerplexity, groups: Sequence[Hashable]) -> list[GroupScore]:
+    """The score of each group of texts, the largest group first.
+
+    Args:
+        groups: for each text that was given, in order, the group it belongs to.
+    """
+    labels = np.asarray([str(groups[place]) for place in result.texts.kept])
+    names, counts = np.unique(labels, return_counts=True)
+    return [
+        group_score(str(name), result.texts.nll[labels == name], result.texts.num_masked[labels == name], result.seed)
+        for name in names[np.argsort(-counts, kind="stable")]
+    ]
+
+
+def group_score(name: str, nll: NDArray[np.float64], masked: NDArray[np.float64], seed: int) -> GroupScore:
+    """From each text's sum of nats and number of hidden tokens; not-a-number if there are none."""
+    total = masked.sum()
+    mean = float(nll.sum() / total) if total else math.nan
+    low, high = bootstrap_ratio(nll, masked, seed=seed) if total else (math.nan, math.nan)
+    return GroupScore(name, _exp(mean), _exp(low), _exp(high), mean, int((masked > 0).sum()), int(total))
+
+
 def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf  # a broken model is infinitely surprised, not an OverflowError
-
-
-def _hide(batch: Sequence[Window], codec: TextCodec, mask_rate: float, seed: int) -> tuple[MaskedBatch, Segments]:
-    x0, can_mask, segments = pack(batch, codec)
-    _, noise = example_noise(seed, [span.key for span in batch], segments.lengths)
-    rate = torch.full((1, 1), mask_rate, dtype=noise.dtype)
-    return mask_tokens(x0, rate, can_mask=can_mask, noise=noise, mask_token_id=codec.mask_id), segments
+    # A broken model is infinitely surprised, not an OverflowError.
+    return math.inf if nats >= 700 else math.exp(nats)

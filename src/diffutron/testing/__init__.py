@@ -1,8 +1,10 @@
 """A tiny model, tokenizer and corpus, and slow oracles: nothing here needs a network, a GPU or patience."""
 
 from diffutron.testing.oracles import slow_masked_nll
+from diffutron.testing.table import TableDenoiser
 from diffutron.testing.tiny import TINY_TEXTS, tiny_codec, tiny_config, tiny_denoiser, tiny_folder, tiny_tokenizer
 
 __all__ = [
-    "TINY_TEXTS", "slow_masked_nll", "tiny_codec", "tiny_config", "tiny_denoiser", "tiny_folder", "tiny_tokenizer",
+    "TINY_TEXTS", "TableDenoiser", "slow_masked_nll", "tiny_codec", "tiny_config", "tiny_denoiser", "tiny_folder",
+    "tiny_tokenizer",
 ]  # fmt: skip

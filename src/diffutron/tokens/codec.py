@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -41,6 +43,11 @@ class TextCodec:
         return len(self.tokenizer)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any piece or rule: scores of masked tokens need the same."""
+        return hashlib.sha256(self._encoder.to_str().encode("utf-8")).hexdigest()[:16]
+
+    @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids that stand for no text: the special tokens and ``<unk>``."""
         specials = set(self.tokenizer.all_special_ids) | {self.start_id, self.end_id, self.mask_id, self.pad_id}
@@ -67,6 +74,19 @@ class TextCodec:
             continued = self._encoder.token_to_id("##" + (self._encoder.id_to_token(ids[0]) or ""))
             ids[0] = continued if continued is not None else ids[0]
         return ids
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of a context and of the text that follows it directly (its space, if there is one, stands in front).
+
+        The two are cut as one text, because what a word's pieces are depends on both sides of it. A piece that spans
+        the border belongs to the continuation.
+        """
+        whole = normalise(context + continuation)
+        pairs = zip(normalise(context), whole, strict=False)
+        border = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        encoding = self._encoder.encode(whole, add_special_tokens=False)
+        cut = next((place for place, (_, end) in enumerate(encoding.offsets) if end > border), len(encoding.ids))
+        return list(encoding.ids[:cut]), list(encoding.ids[cut:])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; special tokens leave nothing behind."""

@@ -73,7 +73,7 @@ class Masker:
         lengths: int | Sequence[int] = batch.x0.shape[1] if batch.segments is None else batch.lengths
         u, noise = example_noise(self.seed, keys, lengths)
         if self.settings.unit != "token":
-            noise = noise.gather(1, UNITS[self.settings.unit](batch, self.codec))
+            noise = noise.gather(1, UNITS[self.settings.unit](batch.x0, self.codec))
         num_maskable = batch.sum_by_example(batch.can_mask.double()).long()
         plan = self.objective.plan(u if times is None else times, num_maskable=num_maskable, progress=progress)
         mask_id = self.codec.mask_id

@@ -1,0 +1,80 @@
+"""``diffutron eval compare``: models side by side."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, SeedOption, count, print_json
+
+if TYPE_CHECKING:
+    from diffutron.evaluation.side_by_side import Measured
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(metavar="A B …", help="Two models or more; names as for --model.")],
+    data: Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")],
+    mask_rate: Annotated[float, typer.Option(help="Share of tokens hidden, for masked perplexity.")] = 0.15,
+    draws: Annotated[int, typer.Option(help="Draws for each window of the bound; an even number.")] = 8,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    offline: OfflineOption = False,
+) -> None:
+    """Put models side by side: bits a character, masked perplexity, speed, memory; differences are from the first."""
+    from diffutron.corpus import read_texts
+    from diffutron.errors import InputError
+    from diffutron.evaluation.side_by_side import side_by_side
+    from diffutron.model.names import go_offline
+
+    if offline:
+        go_offline()
+    if not 0 < mask_rate <= 1:
+        raise InputError(f"--mask-rate must be above 0 and at most 1, not {mask_rate}")
+    texts = list(read_texts(data, text_field=text_field))
+    lines = {name: ProgressLine().counter(f"eval compare | {name}", "windows") for name in models}
+    rows = []
+    for row in side_by_side(
+        models, texts, mask_rate=mask_rate, num_draws=draws, seed=seed,
+        on_progress=lambda name, done, total: lines[name](done, total),
+    ):  # fmt: skip
+        rows.append(row)
+        if not json:
+            print(_told(row, rows[0]), flush=True)
+    if json:
+        print_json({"data": str(data), "models": [row.as_dict() for row in rows]})
+        return
+    bound = rows[0].bound
+    print(
+        f"{bound.num_texts} texts, {bound.num_characters} characters | {draws} draws | mask rate {mask_rate} "
+        f"| seed {seed} | data {bound.fingerprint}"
+    )
+
+
+def _told(row: Measured, first: Measured) -> str:
+    bound, score = row.bound, row.perplexity
+    lines = [
+        row.model,
+        f"  {row.num_parameters:,} parameters, {row.num_pieces:,} pieces | {row.tokens_per_second:.0f} tokens/s, "
+        f"{count(row.peak_bytes)}B beside the weights",
+        f"  at most {bound.bits_per_character:.4f} bits a character  (95 % {bound.low:.4f} to {bound.high:.4f})",
+    ]
+    if row.bits_difference:
+        each = row.bits_difference
+        lines.append(
+            f"    {each.value:+.4f} from {first.model}  (95 % {each.low:+.4f} to {each.high:+.4f}), "
+            f"p = {each.p_value:.4f}"
+        )
+    lines.append(f"  masked perplexity {score.perplexity:.3f}  (95 % {score.low:.3f} to {score.high:.3f})")
+    if row.nll_difference:
+        each = row.nll_difference
+        lines.append(
+            f"    {math.exp(each.value) - 1:+.1%} from {first.model}  (95 % {math.exp(each.low) - 1:+.1%} to "
+            f"{math.exp(each.high) - 1:+.1%}), p = {each.p_value:.4f}"
+        )
+    elif row is not first:
+        lines.append(f"    another tokenizer than {first.model}'s: not comparable with it")
+    return "\n".join(lines)

@@ -1,0 +1,212 @@
+"""``diffutron eval report``: everything measured of a model, as one page and one JSON file."""
+
+from __future__ import annotations
+
+import io
+import json as json_module
+import math
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, SeedOption, note, print_json
+from diffutron.cli.report import NO_CURVE, page, plot_loss, replace_file, text_block
+
+_BODY = """<p>{parameters:,} parameters, {pieces:,} pieces. Seed {seed}. Every interval is a bootstrap over texts;
+masked perplexities are comparable only between models with this tokenizer.</p>
+<h2>Masked perplexity at 15 %</h2>
+{scores}
+<h2>By share of tokens hidden</h2>
+{curves}
+<h2>The likelihood bound</h2>
+{bounds}
+<h2>Likelihood estimators and their price</h2>
+<p>On the first texts of {first}, in pieces of {estimator_tokens} tokens.</p>
+{estimators}
+<h2>Training loss</h2>
+{loss}
+<h2>Fills</h2>
+{fills}
+<h2>Texts, by index</h2>
+{samples}
+<small>{command}</small>"""
+
+
+def report(
+    model: Annotated[str, typer.Argument(help="mini, mini-base, a folder, or a hub id.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="A file of texts, or a folder of them; may be repeated, a set each.")
+    ],
+    before: Annotated[
+        str | None, typer.Option(help="The model it was made from: differences on the same masks.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="The run folder it comes from, for its loss.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for report.html and report.json.")] = Path(
+        "evaluation"
+    ),
+    draws: Annotated[int, typer.Option(help="Draws for each window of the bound; an even number.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 5,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    offline: OfflineOption = False,
+) -> None:
+    """Measure everything, and write one HTML page and one JSON file of it."""
+    from diffutron.cli.run_report import read_metrics
+    from diffutron.corpus import read_texts
+    from diffutron.errors import InputError
+    from diffutron.model.names import go_offline
+
+    if offline:
+        go_offline()
+    if run is not None and not (run / "metrics.jsonl").is_file():
+        raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
+    sets = {_name_of(path): list(read_texts(path, text_field=text_field)) for path in data}
+
+    from diffutron.evaluation.report import measure_model
+    from diffutron.model import load_model
+
+    line = ProgressLine()
+    loaded = load_model(model)
+    result = measure_model(
+        loaded, sets, before=load_model(before) if before else None, num_draws=draws, num_seeds=seeds, seed=seed,
+        on_progress=lambda what, done, total: line.show(f"eval report | {what} | {done}/{total}"),
+    ).as_dict()  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    content = json_module.dumps(result, ensure_ascii=False, indent=1) + "\n"
+    replace_file(out / "report.json", content.encode())
+    records = read_metrics(run / "metrics.jsonl") if run is not None else []
+    replace_file(out / "report.html", page(f"diffutron: {model}", body_of(result, records)).encode())
+    if json:
+        print_json(result)
+    else:
+        print(out / "report.html")
+    note(f"numbers in {out / 'report.json'}")
+
+
+def body_of(result: dict[str, Any], records: list[dict[str, Any]]) -> str:
+    """The page's body, from ``report.json`` and the lines of a run's ``metrics.jsonl``."""
+    from diffutron.evaluation.report import ESTIMATOR_TOKENS
+
+    steps = [record for record in records if "loss" in record]
+    return _BODY.format(
+        parameters=result["num_parameters"], pieces=result["num_pieces"], seed=result["seed"],
+        scores=_scores(result), curves=_picture(_draw_curves, result), bounds=_bounds(result),
+        first=escape(result["sets"][0]["name"]), estimator_tokens=ESTIMATOR_TOKENS,
+        estimators=_picture(_draw_estimators, result) + _estimators(result),
+        loss=_picture(lambda axes, _: plot_loss(axes, steps), result) if steps else "<p>No run was given.</p>",
+        fills="\n".join(map(_fill, result["fills"])), samples="\n".join(map(_sample, result["samples"])),
+        command=escape(f"diffutron eval report {result['model']}"),
+    )  # fmt: skip
+
+
+def at_15(scores: list[dict[str, Any]]) -> int:
+    """The place of the 15 % score on a curve."""
+    from diffutron.evaluation.report import CARD_RATE
+
+    return next(place for place, each in enumerate(scores) if each["mask_rate"] == CARD_RATE)
+
+
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt").removesuffix(".parquet")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
+    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+
+
+def _scores(result: dict[str, Any]) -> str:
+    rows: list[tuple[object, ...]] = []
+    for each in result["sets"]:
+        place = at_15(each["curve"])
+        for model, scores in ((result["before"], each["before"]), (result["model"], each["curve"])):
+            if not scores:
+                continue
+            score = scores[place]
+            change = ""
+            if model == result["model"] and each["differences"]:
+                ratio = {name: math.expm1(each["differences"][place][name]) for name in ("value", "low", "high")}
+                change = f"{ratio['value']:+.1%} ({ratio['low']:+.1%} to {ratio['high']:+.1%})"
+            rows.append((
+                each["name"], model, f"{score['perplexity']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}",
+                change, f"{score['nll']:.3f}", f"{score['top1']:.1%}", score["num_texts"], score["num_masked"],
+                score["fingerprint"],
+            ))  # fmt: skip
+    head = ("set", "model", "perplexity", "95 %", "change", "nats", "top-1", "texts", "hidden", "data")
+    return _table(head, rows)
+
+
+def _bounds(result: dict[str, Any]) -> str:
+    rows: list[tuple[object, ...]] = [
+        (
+            each["name"], f"{(bound := each['bound'])['bits_per_character']:.3f}",
+            f"{bound['low']:.3f} to {bound['high']:.3f}", f"{bound['standard_error']:.4f}",
+            f"{bound['nats_per_token']:.3f}", bound["num_characters"], bound["num_draws"],
+        )
+        for each in result["sets"]
+    ]  # fmt: skip
+    head = ("set", "bits a character, at most", "95 %", "error of the draws", "nats a token", "characters", "draws")
+    return _table(head, rows)
+
+
+def _estimators(result: dict[str, Any]) -> str:
+    rows: list[tuple[object, ...]] = [
+        (each["estimator"], f"{each['looks']:.0f}", f"{each['nats_per_token']:.3f}", f"{each['standard_error']:.3f}",
+         f"{each['spread']:.3f}")
+        for each in result["estimators"]
+    ]  # fmt: skip
+    return _table(("estimator", "forward passes", "nats a token", "standard error", "seen over two seeds"), rows)
+
+
+def _picture(draw: Any, result: dict[str, Any]) -> str:
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        return NO_CURVE
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
+    draw(axes, result)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw_curves(axes: Any, result: dict[str, Any]) -> None:
+    for number, each in enumerate(result["sets"]):
+        for scores, style in ((each["before"], "--"), (each["curve"], "-")):
+            if not scores:
+                continue
+            rates = [100 * score["mask_rate"] for score in scores]
+            name = each["name"] if style == "-" else f"{each['name']}, {result['before']}"
+            axes.plot(rates, [score["nll"] for score in scores], style, color=f"C{number}", label=name)
+    axes.set(xlabel="% of tokens hidden", ylabel="nats a hidden token")
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _draw_estimators(axes: Any, result: dict[str, Any]) -> None:
+    bound = [each for each in result["estimators"] if each["estimator"] == "bound"]
+    looks, nats = [each["looks"] for each in bound], [each["nats_per_token"] for each in bound]
+    errors = [each["standard_error"] for each in bound]
+    axes.errorbar(looks, nats, yerr=errors, marker="o", capsize=3, color="#264653", label="bound, one text's error")
+    for each in result["estimators"]:
+        if each["estimator"] != "bound":
+            axes.plot(each["looks"], each["nats_per_token"], "s", label=each["estimator"])
+    axes.set(xscale="log", xlabel="forward passes a question", ylabel="nats a token")
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _fill(each: dict[str, Any]) -> str:
+    ways = " · ".join(f"<b>{escape(' '.join(way['tokens']))}</b> {way['score']:.2f}" for way in each["ways"])
+    return f"<blockquote>{escape(each['text'])}\n{ways}</blockquote>"
+
+
+def _sample(each: dict[str, Any]) -> str:
+    return f"<p><small>seed {each['seed']}</small></p>{text_block(each)}"

@@ -1,0 +1,91 @@
+"""Any encoders side by side: bits a character for all, masked perplexity where tokenizers agree, speed and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diffutron.errors import InputError
+from diffutron.evaluation.bound import NUM_DRAWS, LikelihoodBound, compare_bounds, likelihood_bound
+from diffutron.evaluation.perplexity import MaskedPerplexity, compare, masked_perplexity
+from diffutron.evaluation.score import Difference
+from diffutron.model import load_model
+from diffutron.tokens.codec import TextCodec
+from diffutron.training.machine import PeakMemory
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's row.
+
+    Attributes:
+        perplexity: at one mask rate.
+        bits_difference: from the first model, in bits a character.
+        nll_difference: from the first model, in nats a hidden token; None if their tokenizers differ.
+        tokens_per_second: through the model while the bound was measured, each draw's tokens counted.
+        peak_bytes: that measuring took beside the weights.
+    """
+
+    model: str
+    num_parameters: int
+    num_pieces: int
+    bound: LikelihoodBound
+    perplexity: MaskedPerplexity
+    bits_difference: Difference | None
+    nll_difference: Difference | None
+    tokens_per_second: float
+    peak_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        differences = {
+            name: asdict(value)
+            for name in ("bits_difference", "nll_difference")
+            if (value := getattr(self, name)) is not None
+        }
+        return {
+            "model": self.model, "num_parameters": self.num_parameters, "num_pieces": self.num_pieces,
+            "bound": self.bound.as_dict(), "perplexity": self.perplexity.as_dict(), **differences,
+            "tokens_per_second": self.tokens_per_second, "peak_bytes": self.peak_bytes,
+        }  # fmt: skip
+
+
+def side_by_side(
+    models: Sequence[str], texts: Sequence[str], *, mask_rate: float = 0.15, num_draws: int = NUM_DRAWS, seed: int = 0,
+    on_progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Iterator[Measured]:  # fmt: skip
+    """Measure each model in turn, on the same texts; only one is in memory at a time.
+
+    Args:
+        models: names as :func:`~diffutron.model.load_model` takes them; differences are from the first.
+
+    Raises:
+        InputError: fewer than two models.
+    """
+    if len(models) < 2:
+        raise InputError("a comparison needs at least two models")
+    first: Measured | None = None
+    for name in models:
+        loaded = load_model(name)
+        codec = TextCodec(loaded.tokenizer)
+        device = next(loaded.denoiser.parameters()).device
+        start = time.perf_counter()
+        with PeakMemory(device) as peak:
+            bound = likelihood_bound(
+                loaded.denoiser, codec, texts, num_draws=num_draws, seed=seed,
+                on_progress=lambda done, total, name=name: on_progress(name, done, total),  # type: ignore[misc]
+            )  # fmt: skip
+        seconds = time.perf_counter() - start
+        perplexity = masked_perplexity(loaded.denoiser, codec, texts, mask_rate=mask_rate, seed=seed)
+        same_tokenizer = first is not None and first.perplexity.tokenizer == perplexity.tokenizer
+        row = Measured(
+            model=name, num_parameters=sum(each.numel() for each in loaded.denoiser.model.parameters()),
+            num_pieces=len(codec), bound=bound, perplexity=perplexity,
+            bits_difference=compare_bounds(first.bound, bound) if first else None,
+            nll_difference=compare(first.perplexity, perplexity) if first and same_tokenizer else None,
+            tokens_per_second=bound.num_tokens * num_draws / seconds, peak_bytes=peak.bytes,
+        )  # fmt: skip
+        first = first or row
+        yield row
