@@ -224,7 +224,8 @@ class Engine:
         self.module = workers.prepare(DenoisingLoss(denoiser, self.precision))
         matrices = [f"model.{name}.weight" for name in encoder_linears(denoiser.model)]
         average = WeightAverage(denoiser, recipe.average) if recipe.average is not None else None
-        self.trained = Trained(denoiser, OptimizerSet(recipe.optimizer, denoiser, matrices=matrices), average, workers)
+        optimizers = OptimizerSet(recipe.optimizer, denoiser, matrices=matrices, narrow=self.precision.narrow)
+        self.trained = Trained(denoiser, optimizers, average, workers)
 
     def accumulate_within_memory(
         self, examples: NDArray[np.int64], *, epoch: int, epoch_step: int, progress: float, limit: int | None

@@ -38,15 +38,20 @@ class OptimizerSettings(Settings):
 class Muon(Optimizer):
     """Momentum whose update is orthogonalised: every direction of a matrix moves by the same amount.
 
-    torch's own Muon orthogonalises in bfloat16, which CPUs without bf16 units emulate at a fraction of fp32's speed;
-    this one works in the parameter's precision there.
+    torch's own Muon orthogonalises in bfloat16 everywhere, which CPUs without bf16 units emulate at a fraction of
+    float32's speed; this one is told whether to.
 
     Source:
         K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
 
-    def __init__(self, params: Iterable[Any], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: Iterable[Any], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
+        narrow: bool = False,
+    ) -> None:  # fmt: skip
+        """``narrow``: orthogonalise in bfloat16."""
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.narrow = narrow
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -59,7 +64,8 @@ class Muon(Optimizer):
                     state["momentum"] = torch.zeros_like(param)
                 momentum = state["momentum"]
                 momentum.lerp_(param.grad, 1.0 - group["momentum"])
-                update = orthogonalise(param.grad.lerp(momentum, group["momentum"]))
+                update = param.grad.lerp(momentum, group["momentum"])
+                update = orthogonalise(update.bfloat16() if self.narrow else update).to(param.dtype)
                 rows, columns = param.shape
                 param.mul_(1.0 - group["lr"] * group["weight_decay"])
                 param.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
@@ -68,22 +74,23 @@ class Muon(Optimizer):
 def orthogonalise(matrix: Tensor, *, steps: int = 5) -> Tensor:
     """Push every singular value of ``matrix`` towards 1 by a quintic Newton-Schulz iteration (to about 0.7 to 1.2)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     update: Tensor = x.T if tall else x
-    return update.to(matrix.dtype)
+    return update
 
 
 class OptimizerSet:
     """The optimizers of a run, over named parameters, with one learning-rate factor and a flat, pickle-free state."""
 
-    def __init__(self, settings: OptimizerSettings, model: nn.Module, *, matrices: Iterable[str] = ()) -> None:
-        """``matrices``: names of the encoder's weight matrices, for Muon."""
+    def __init__(
+        self, settings: OptimizerSettings, model: nn.Module, *, matrices: Iterable[str] = (), narrow: bool = False
+    ) -> None:
+        """``matrices``: names of the encoder's weight matrices, for Muon; ``narrow``: bfloat16 for its products."""
         self.settings = settings
         self.params = {name: param for name, param in model.named_parameters() if param.requires_grad}
         chosen = set(matrices) & self.params.keys() if settings.kind == "muon" else set()
@@ -99,7 +106,7 @@ class OptimizerSet:
         if chosen:
             self.optimizers.append(
                 Muon([self.params[name] for name in sorted(chosen)], lr=settings.matrix_learning_rate,
-                     momentum=settings.momentum, weight_decay=settings.weight_decay)
+                     momentum=settings.momentum, weight_decay=settings.weight_decay, narrow=narrow)
             )  # fmt: skip
         self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
