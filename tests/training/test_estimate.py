@@ -197,10 +197,13 @@ def test_measurement_is_of_the_recipe(bert, changes):
     expected = estimate(settings)
     said = []
     found = measure(settings, expected, seconds=4.0, on_progress=said.append)
-    assert found.seconds < 15
-    assert found.steps >= 2
-    assert found.micro_batch_tokens == TOKENS
-    assert found.estimated_bytes == expected.memory.total
+    assert found.steps >= 1
+    # As many rows as the time allows: on a busy machine not all.
+    assert found.micro_batch_tokens in range(LENGTH, TOKENS + 1, LENGTH)
+    at_size = expected if found.micro_batch_tokens == TOKENS else estimate(
+        settings, micro_batch_tokens=found.micro_batch_tokens
+    )  # fmt: skip
+    assert found.estimated_bytes == at_size.memory.total
     assert found.hours == pytest.approx(10**9 / found.tokens_per_second / 3600)
     assert 0 < found.share_of_peak < 1
     assert said[0] == "matrix peak"
