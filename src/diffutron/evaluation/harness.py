@@ -1,0 +1,235 @@
+"""A masked diffusion model as lm-eval's ``LM``: log-likelihoods of continuations, of whole texts, and written text.
+
+What lm-eval's own models do wrong for an encoder is not done here: no special token stands between a context and its
+continuation, none is scored, and the continuation keeps its first token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
+
+from diffutron.corpus.document import text_digest
+from diffutron.errors import DataError, InputError
+from diffutron.evaluation.hiding import EverySet, InOrder
+from diffutron.evaluation.likelihood import NUM_DRAWS, Estimator, log_likelihoods
+from diffutron.evaluation.questions import WINDOW_TOKENS, Question, ask, ask_for_continuation, ask_for_texts
+from diffutron.generation import Generator, Request, SamplerSettings
+from diffutron.model import Denoiser, Loaded
+from diffutron.text import normalise
+from diffutron.tokens.codec import TextCodec
+
+REQUESTS_AT_A_TIME = 16
+"""asked together and then written down: what a killed run has to do again, at most"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Log-likelihood of a continuation, in nats.
+
+    Attributes:
+        standard_error: from the draws; 0 where nothing was left to chance.
+        halves: the same from the first and from the second half of the draws; both ``value`` if there were none.
+        was_cut: whether the context lost its beginning to fit.
+    """
+
+    value: float
+    standard_error: float
+    halves: tuple[float, float]
+    was_cut: bool
+
+
+class RequestCache:
+    """Answers by request, in a JSONL file that grows: what was written before a kill is there after it.
+
+    Args:
+        file: None keeps the answers in memory only.
+
+    Raises:
+        DataError: the file is not one of these.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self._answers: dict[str, Any] = {}
+        if file is None or not file.exists():
+            return
+        content = file.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                key, answer = json.loads(line)
+            except ValueError:
+                raise DataError(f"{file}:{number} is no cached answer; remove the file to ask again") from None
+            self._answers[key] = answer
+        if len(whole) < len(content):  # a kill broke the last line
+            file.write_bytes(whole)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._answers
+
+    def __getitem__(self, key: str) -> Any:
+        return self._answers[key]
+
+    def add(self, answers: dict[str, Any]) -> None:
+        self._answers |= answers
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in answers.items())
+
+
+class HarnessModel(LM):
+    """Give it to ``lm_eval.simple_evaluate(model=…)``, or to :func:`~diffutron.evaluation.tasks.run_tasks`.
+
+    Args:
+        estimator, num_draws: see :func:`~diffutron.evaluation.log_likelihoods`; the draws are made in two halves, so
+            their number is a multiple of 4.
+        cache: what was asked before, of any model.
+        on_progress: is told how many requests are answered, of how many that no cache knows.
+
+    Raises:
+        InputError: another number of draws.
+    """
+
+    def __init__(
+        self, loaded: Loaded, *, estimator: Estimator = "bound", num_draws: int = NUM_DRAWS, seed: int = 0,
+        cache: RequestCache | None = None, on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if num_draws < 4 or num_draws % 4:
+            raise InputError(f"the number of draws must be a multiple of 4, not {num_draws}")
+        self.denoiser, self.codec = loaded.denoiser, TextCodec(loaded.tokenizer)
+        self.estimator, self.num_draws, self.seed = estimator, num_draws, seed
+        self.cache = cache or RequestCache()
+        self.on_progress = on_progress
+        self._generator = Generator(
+            self.denoiser, self.codec, learned_end=bool(loaded.diffusion.get("learned_end", False))
+        )
+        self._fingerprint = _fingerprint(self.denoiser, self.codec)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Of each continuation, and whether writing greedily from left to right would give it.
+
+        The second is found out only for a document that asks for one continuation (LAMBADA's way); between choices
+        nobody asks, and it is False.
+        """
+        pairs = [(str(context), str(continuation)) for context, continuation in (each.args for each in requests)]
+        self._answer("loglikelihood", pairs, self._estimates)
+        siblings = Counter((each.task_name, each.doc_id) for each in requests)
+        alone = [siblings[each.task_name, each.doc_id] == 1 for each in requests]
+        greedy = iter(self._are_greedy([pair for pair, is_alone in zip(pairs, alone, strict=True) if is_alone]))
+        return [
+            (self.estimate(*pair).value, is_alone and next(greedy)) for pair, is_alone in zip(pairs, alone, strict=True)
+        ]
+
+    def estimate(self, context: str, continuation: str) -> Estimate:
+        """What :meth:`loglikelihood` found, with its uncertainty."""
+        found = self.cache[self._key("loglikelihood", (context, continuation))]
+        return Estimate(**{**found, "halves": tuple(found["halves"])})
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Of each text; windows of 512 tokens (fewer if the model's context is shorter) are read for themselves."""
+        texts = [(str(each.args[0]),) for each in requests]
+        self._answer("rolling", texts, lambda batch: [self._rolling(*text) for text in batch])
+        return [float(self.cache[self._key("rolling", text)]) for text in texts]
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Written with the sampler's settings, but greedily unless a task draws; up to half of the model's context."""
+        asked = [(str(context), json.dumps(settings, sort_keys=True)) for context, settings in
+                 (each.args for each in requests)]  # fmt: skip
+        self._answer("generate", asked, lambda batch: [self._continuation(*each) for each in batch])
+        return [str(self.cache[self._key("generate", each)]) for each in asked]
+
+    def _answer(self, kind: str, requests: Sequence[Any], answers: Callable[[list[Any]], list[Any]]) -> None:
+        """Ask what the cache does not know, and let it know."""
+        missing = [each for each in dict.fromkeys(requests) if self._key(kind, each) not in self.cache]
+        for start in range(0, len(missing), REQUESTS_AT_A_TIME):
+            batch = missing[start : start + REQUESTS_AT_A_TIME]
+            keys = [self._key(kind, each) for each in batch]
+            self.cache.add(dict(zip(keys, answers(batch), strict=True)))
+            self.on_progress(start + len(batch), len(missing))
+
+    def _key(self, kind: str, request: tuple[str, ...]) -> str:
+        told = [self._fingerprint, self.estimator, self.num_draws, self.seed, kind, *request]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+    def _estimates(self, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        questions, were_cut = zip(*(self._question(*pair) for pair in pairs), strict=True)
+        once = [each for each in questions if not self._is_drawn(each)]
+        twice = [replace(each, key=(*each.key, half)) for each in questions if self._is_drawn(each) for half in (0, 1)]
+        answers, halves = (
+            iter(log_likelihoods(
+                self.denoiser, self.codec, asked, estimator=self.estimator, num_draws=num_draws, seed=self.seed
+            ))
+            for asked, num_draws in ((once, self.num_draws), (twice, self.num_draws // 2))
+        )  # fmt: skip
+        found = []
+        for question, was_cut in zip(questions, were_cut, strict=True):
+            first, second = (next(halves), next(halves)) if self._is_drawn(question) else (next(answers),) * 2
+            found.append(asdict(Estimate(
+                value=(first.value + second.value) / 2, halves=(first.value, second.value), was_cut=was_cut,
+                standard_error=math.hypot(first.standard_error, second.standard_error) / 2,
+            )))  # fmt: skip
+        return found
+
+    def _is_drawn(self, question: Question) -> bool:
+        return self.estimator == "bound" and EverySet.num_looks(question) > self.num_draws
+
+    def _question(self, context: str, continuation: str) -> tuple[Question, bool]:
+        """A context that is too long loses its beginning, and the second tells; a continuation loses nothing."""
+        before, after = self.codec.encode_pair(context, continuation)
+        too_many = max(0, len(before) + len(after) + 2 - self.denoiser.max_positions)
+        # The key is that of the whole context, so that choices of one question are hidden alike, however long.
+        key = (text_digest(normalise(context)),)
+        return ask_for_continuation(before[too_many:], after, self.codec, key=key), too_many > 0
+
+    def _are_greedy(self, pairs: list[tuple[str, str]]) -> list[bool]:
+        questions = [self._question(*pair)[0] for pair in pairs]
+        greedy = [True] * len(questions)
+        for answer in ask(self.denoiser, self.codec, questions, InOrder(), seed=self.seed):
+            greedy[answer.question] &= bool(answer.is_top1.all())
+        return greedy
+
+    def _rolling(self, text: str) -> float:
+        asked = ask_for_texts([text], self.codec, max_tokens=min(WINDOW_TOKENS, self.denoiser.max_positions))
+        found = log_likelihoods(
+            self.denoiser, self.codec, asked.questions, estimator=self.estimator, num_draws=self.num_draws,
+            seed=self.seed,
+        )  # fmt: skip
+        return sum(each.value for each in found)
+
+    def _continuation(self, context: str, settings: str) -> str:
+        wanted = json.loads(settings)
+        most = min(int(wanted.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)), self.denoiser.max_positions // 2)
+        prompt, room = self.codec.encode(context), self.denoiser.max_positions - 1 - most
+        if len(prompt) > room:
+            context = self.codec.decode(prompt[-room:])
+        temperature = float(wanted.get("temperature", 0.0)) if wanted.get("do_sample") else 0.0
+        [written] = self._generator.complete(
+            [Request(context, most, self.seed)], SamplerSettings(temperature=temperature)
+        )
+        until = wanted.get("until") or []
+        stops = [until] if isinstance(until, str) else until
+        places = [written.completion.find(stop) for stop in stops if stop in written.completion]
+        return written.completion[: min(places, default=None)]
+
+
+def _fingerprint(denoiser: Denoiser, codec: TextCodec) -> str:
+    """16 digits that change with any weight and any piece."""
+    digest = hashlib.sha256(codec.fingerprint.encode())
+    for name, weights in denoiser.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights.cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]

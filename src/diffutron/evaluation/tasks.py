@@ -1,0 +1,229 @@
+"""Multiple-choice tasks of lm-eval, and what their scores are worth."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lm_eval.api.task
+import lm_eval.tasks
+import numpy as np
+from datasets.arrow_dataset import Dataset
+from datasets.utils.tqdm import disable_progress_bars, enable_progress_bars
+from lm_eval.evaluator import evaluate
+
+from diffutron.corpus import files_of, read_records
+from diffutron.errors import DataError, DiffutronError, InputError
+from diffutron.evaluation.harness import Estimate, HarnessModel
+
+CETVEL = ("belebele_tr", "exams_tr", "ironytr", "news_cat", "mnli_tr", "sts_tr", "xcopa_tr")
+
+_OURS = Path(__file__).parent / "cetvel"
+_TURBLIMP = Path(lm_eval.tasks.__file__).parent / "turblimp"
+_Z95 = statistics.NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """A task's score with everything that is needed to repeat it or to doubt it.
+
+    Attributes:
+        metric: ``acc``: the choice of the highest log-likelihood is right; ``acc_norm``: of the highest a character.
+        value: share of documents that are right; ``low`` and ``high`` bound its 95 % interval over documents.
+        standard_error: of the value, had the task other documents and the bound other draws.
+        mc_standard_error: had only the draws been others, and half as many: an upper estimate of the draws' part.
+        chance: what guessing gives.
+        majority: what the most frequent answer gives, or, where answers differ from document to document, the best
+            place in the list. None where the right one always stands in one place, which no model is told.
+        num_cut: documents whose context lost its beginning to fit into the model's.
+        fingerprint: 16 digits that change with any context, choice or answer.
+    """
+
+    task: str
+    metric: str
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    mc_standard_error: float
+    chance: float
+    majority: float | None
+    num_documents: int
+    num_cut: int
+    estimator: str
+    num_draws: int
+    seed: int
+    fingerprint: str
+
+    def as_dict(self) -> dict[str, float | int | str | None]:
+        return {**asdict(self), "verdict": self.verdict}
+
+    @property
+    def verdict(self) -> str:
+        """What the score says, in a line."""
+        baselines = {"guessing": self.chance, "always answering the same": self.majority}
+        known = {name: level for name, level in baselines.items() if level is not None}
+        within = [name for name, level in known.items() if self.low <= level <= self.high]
+        if within:
+            return f"at chance: its interval holds what {' and '.join(within)} would get"
+        beaten = [name for name, level in known.items() if level < self.low]
+        if len(beaten) == len(known):
+            return f"above {' and '.join(known)}"
+        if beaten:
+            return f"above {beaten[0]}, but below {next(name for name in known if name not in beaten)}"
+        return f"below {' and '.join(known)}"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One document: its choices, what the model thinks of each, and the number of the right one.
+
+    A broken document may name a right choice that there is not.
+    """
+
+    context: str
+    choices: tuple[str, ...]
+    estimates: tuple[Estimate, ...]
+    right: int
+
+    def is_right(self, metric: str, half: int | None = None) -> bool:
+        """Judged by all draws, or by one half of them."""
+        nats = np.asarray([each.value if half is None else each.halves[half] for each in self.estimates])
+        if metric == "acc_norm":
+            nats = nats / np.asarray([len(choice) for choice in self.choices])
+        return bool(nats.argmax() == self.right)
+
+
+def run_tasks(
+    model: HarnessModel, names: Sequence[str], *, data: Mapping[str, Path] | None = None, limit: int | None = None
+) -> list[TaskScore]:
+    """Run tasks, and score them.
+
+    Args:
+        names: tasks, tags or groups: ours, ``turblimp_core``, or any of lm-eval's that lets choose.
+        data: for some of the tasks, a file to read instead of the hub's data set.
+        limit: the first so many documents of each task.
+
+    Raises:
+        InputError: an unknown task, or one where there is not one right choice of several after one context.
+        DataError: a task's data cannot be had, or is not what the task expects.
+    """
+    with _without_bars():
+        tasks = _load(names, data or {})
+        for name, task in tasks.items():
+            if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.multiple_target:
+                raise InputError(f"task {name!r} is no choice between texts; run it by lm_eval with a HarnessModel")
+        found = evaluate(model, {"tasks": tasks}, limit=limit, bootstrap_iters=0)
+    scores = []
+    for name, task in tasks.items():
+        samples = found["samples"][name]
+        documents = [_answered(model, task.doc_to_choice(each["doc"]), each) for each in samples]
+        metrics = [metric for metric in ("acc", "acc_norm") if metric in samples[0]["metrics"]]
+        scores += [score_of(name, metric, documents, model) for metric in metrics]
+    return scores
+
+
+def score_of(task: str, metric: str, documents: Sequence[Answered], model: HarnessModel) -> TaskScore:
+    """Score what was answered.
+
+    The halves of the draws judge each document for themselves. Where only one of them is right, chance decided, and
+    half of the squared difference estimates, without bias, the variance that half of the draws leave.
+    """
+    total = len(documents)
+    right = np.asarray([each.is_right(metric) for each in documents], dtype=float)
+    differ = np.asarray([each.is_right(metric, 0) != each.is_right(metric, 1) for each in documents], dtype=float)
+    low, high = wilson_interval(int(right.sum()), total)
+    told = [(each.context, each.choices, each.right) for each in documents]
+    return TaskScore(
+        task=task, metric=metric, value=float(right.mean()), low=low, high=high,
+        standard_error=float(right.std(ddof=1)) / math.sqrt(total) if total > 1 else math.nan,
+        mc_standard_error=math.sqrt(differ.sum() / 2) / total,
+        chance=float(np.mean([1 / len(each.choices) for each in documents])), majority=_majority(documents),
+        num_documents=total, num_cut=sum(any(choice.was_cut for choice in each.estimates) for each in documents),
+        estimator=model.estimator, num_draws=model.num_draws, seed=model.seed,
+        fingerprint=hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
+    )  # fmt: skip
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share: never empty, never beyond 0 and 1, however few the documents.
+
+    Source:
+        Wilson 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    share, z2 = right / total, _Z95**2
+    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
+    reach = _Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def _majority(documents: Sequence[Answered]) -> float | None:
+    [(_, most)] = Counter(each.right for each in documents).most_common(1)
+    answers_differ = len({each.choices for each in documents}) > 1
+    return None if answers_differ and most == len(documents) else most / len(documents)
+
+
+def _answered(model: HarnessModel, choices: Sequence[str], sample: Mapping[str, Any]) -> Answered:
+    right = sample["target"]
+    if isinstance(right, str):
+        right = choices.index(right) if right in choices else -1
+    # Metrics that need them put the choices without their context behind these.
+    pairs = sample["arguments"][: len(choices)]
+    return Answered(pairs[0][0], tuple(choices), tuple(model.estimate(*pair) for pair in pairs), right)
+
+
+def _load(names: Sequence[str], data: Mapping[str, Path]) -> dict[str, Any]:
+    """lm-eval's task objects with their documents, by name."""
+    manager = lm_eval.tasks.TaskManager(include_path=[_TURBLIMP, _OURS], include_defaults=False)
+    if not set(names) <= set(manager.all_tasks):  # lm-eval's whole catalogue takes half a minute to read
+        manager = lm_eval.tasks.TaskManager(include_path=_OURS)
+    for name in (*names, *data):
+        if name not in manager.all_tasks:
+            nearest = difflib.get_close_matches(name, manager.all_tasks, n=1)
+            raise InputError(f"no task is called {name!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
+    if unused := set(data) - set(names):
+        raise InputError(f"there is a file for {min(unused)}, which is not among the tasks to run")
+    tasks: dict[str, Any] = {}
+    for name in names:
+        try:
+            tasks |= manager.load([_with_file(name, data[name]) if name in data else name])["tasks"]
+        except DiffutronError:
+            raise
+        except Exception as error:  # hub, network, formats and fields each have their own kinds
+            line = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"task {name!r}: its documents cannot be read ({type(error).__name__}: {line}); "
+                f"a file of your own is given with --data {name}=FILE"
+            ) from error
+    return tasks
+
+
+def _with_file(name: str, file: Path) -> dict[str, Any]:
+    """A task with other data: a group around it is lm-eval's way to change what its file says."""
+    records = [record for path in files_of(file) for _, record in read_records(path)]
+    if not records:
+        raise DataError(f"data file {file} holds no document")
+    changes = {"test_split": "test", "custom_dataset": lambda **_: {"test": Dataset.from_list(records)}}
+    return {"group": "local", "task": [{"task": name, **changes}]}
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """lm-eval and datasets draw bars for what takes no time; the progress worth a line is the model's."""
+    builder: Any = lm_eval.api.task
+    bar, builder.tqdm = builder.tqdm, lambda documents, **_: documents
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        builder.tqdm = bar
+        enable_progress_bars()
