@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli import compare, evaluation_report
+from diffutron.cli import compare, evaluation_report, probes, quality, tasks
 from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, ProgressLine, SeedOption, print_json
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def _group() -> None:
 
 app.command("compare")(compare.compare)
 app.command("report")(evaluation_report.report)
+app.command("tasks")(tasks.tasks)
+app.command("generation")(quality.generation)
+app.command("probes")(probes.probes)
 
 
 CURVE = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
