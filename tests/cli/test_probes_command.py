@@ -70,10 +70,12 @@ def test_against_gives_the_difference_of_the_same_questions_asked_twice(run):
     one, other = json.loads(run(*pair)), json.loads(run(*pair, model="other"))
     for name in ("cosine", "ridge"):
         assert both[name]["difference"]["value"] == pytest.approx(one[name]["value"] - other[name]["value"])
-    found = json.loads(run("--label", "kind", "--against", "other", "--json"))["accuracy"]
-    theirs = json.loads(run("--label", "kind", "--json", model="other"))["accuracy"]
-    assert found["difference"]["value"] == pytest.approx(found["value"] - theirs["value"])
-    assert "against other: " in run("--label", "kind", "--against", "other")
+    label = ("--text-pair", "second", "--label", "degree")
+    found = json.loads(run(*label, "--against", "other", "--json"))["accuracy"]
+    one, other = (json.loads(run(*label, "--json", model=model))["accuracy"]["value"] for model in ("one", "other"))
+    assert (found["value"], found["difference"]["value"]) == (one, pytest.approx(one - other))
+    assert one != other
+    assert "against other: " in run(*label, "--against", "other")
 
 
 def test_where_texts_give_nothing_away_the_score_is_the_majority_and_is_called_that(run, place):

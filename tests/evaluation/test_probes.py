@@ -255,6 +255,10 @@ def test_two_models_are_compared_on_the_same_examples_only(single):
     for strange, name in (
         (probe_labels(single, CODEC, learned, labelled(7)), "fingerprint"),
         (probe_labels(single, CODEC, labelled(11), labelled(6)), "fingerprint"),
+        (
+            probe_labels(single, CODEC, learned, Examples((labelled(6).sides[0][::-1],), labelled(6).targets)),
+            "fingerprint",
+        ),
         (probe_labels(single, CODEC, learned, labelled(6), seed=1), "seed is 0 and 1"),
     ):
         with pytest.raises(InputError, match=name):

@@ -303,12 +303,7 @@ def sentence_vectors(
 def _last_hidden_states(denoiser: Denoiser, rows: list[NDArray[np.int64]]) -> NDArray[np.float64]:
     """Of rows end to end, in float64."""
     device, segments = next(denoiser.parameters()).device, Segments(tuple(map(len, rows)))
-    config = denoiser.model.config
-    offset = int(config.pad_token_id) + 1 if denoiser.family.positions_follow_padding else 0
-    states: Tensor = denoiser.model.base_model(
-        input_ids=torch.from_numpy(np.concatenate(rows))[None].to(device),
-        position_ids=segments.positions.to(device) + offset, segments=segments,
-    ).last_hidden_state  # fmt: skip
+    states = denoiser.hidden_states(torch.from_numpy(np.concatenate(rows))[None].to(device), segments=segments)
     return states[0].double().cpu().numpy()
 
 

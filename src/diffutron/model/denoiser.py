@@ -55,7 +55,15 @@ class Denoiser(nn.Module):
         self, xt: Int[Tensor, "B L"], *, where: Bool[Tensor, "B L"],
         attention_mask: Bool[Tensor, "B L"] | None = None, segments: Segments | None = None,
     ) -> Float[Tensor, "N D"]:  # fmt: skip
-        """What the decoder turns into logits, at the N chosen positions.
+        """What the decoder turns into logits, at the N chosen positions; see :meth:`hidden_states`."""
+        hidden = self.hidden_states(xt, attention_mask=attention_mask, segments=segments)
+        return self.family.transform(self.model, hidden[where])
+
+    def hidden_states(
+        self, xt: Int[Tensor, "B L"], *, attention_mask: Bool[Tensor, "B L"] | None = None,
+        segments: Segments | None = None,
+    ) -> Float[Tensor, "B L D"]:  # fmt: skip
+        """The encoder's last layer, before the MLM head.
 
         Args:
             attention_mask: what may be seen, for padded rows.
@@ -66,5 +74,5 @@ class Denoiser(nn.Module):
             offset = int(self.model.config.pad_token_id) + 1 if self.family.positions_follow_padding else 0
             borders = {"position_ids": segments.positions.to(xt.device) + offset, "segments": segments}
         mask = attention_mask.long() if attention_mask is not None else None
-        hidden = self.model.base_model(input_ids=xt, attention_mask=mask, **borders).last_hidden_state
-        return self.family.transform(self.model, hidden[where])
+        hidden: Tensor = self.model.base_model(input_ids=xt, attention_mask=mask, **borders).last_hidden_state
+        return hidden
