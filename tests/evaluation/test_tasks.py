@@ -239,9 +239,22 @@ def test_more_draws_from_a_model_shrink_the_error_of_the_draws(tmp_path):
     assert 0 < error(64) < error(4)
 
 
+def test_a_model_that_always_gives_one_answer_is_told_so():
+    deaf = [document((-1.0, -2.0), each) for each in (0, 1) * 20]
+    assert scored(deaf).one_answer == 1.0
+    assert scored(deaf).verdict.endswith("; 100% of its answers are one and the same")
+    pairs = [document((-1.0, -2.0), 0, choices=(f"iyi {number}", "kötü")) for number in range(40)]
+    assert "one and the same" not in scored(pairs).verdict
+    half = [document(nats, 0) for nats in ((-1.0, -2.0), (-2.0, -1.0)) * 20]
+    assert scored(half).one_answer == 0.5
+    assert "one and the same" not in scored(half).verdict
+
+
 def verdict(low, high, chance, majority):
     empty = dict.fromkeys(TaskScore.__dataclass_fields__)
-    return TaskScore(**{**empty, "low": low, "high": high, "chance": chance, "majority": majority}).verdict
+    return TaskScore(
+        **{**empty, "low": low, "high": high, "chance": chance, "majority": majority, "one_answer": 0.5}
+    ).verdict
 
 
 def test_a_score_is_above_chance_only_if_its_whole_interval_is():

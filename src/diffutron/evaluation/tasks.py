@@ -27,6 +27,9 @@ from diffutron.evaluation.harness import Estimate, HarnessModel
 
 CETVEL = ("belebele_tr", "exams_tr", "ironytr", "news_cat", "mnli_tr", "sts_tr", "xcopa_tr")
 
+ONE_ANSWER = 0.95
+"""more of one answer than this is worth a word"""
+
 _OURS = Path(__file__).parent / "cetvel"
 _TURBLIMP = Path(lm_eval.tasks.__file__).parent / "turblimp"
 _Z95 = statistics.NormalDist().inv_cdf(0.975)
@@ -44,6 +47,8 @@ class TaskScore:
         chance: what guessing gives.
         majority: what the most frequent answer gives, or, where answers differ from document to document, the best
             place in the list. None where the right one always stands in one place, which no model is told.
+        one_answer: share of documents in which the choice of the most often chosen place was chosen: 1 for a model that
+            does not look at the question.
         num_cut: documents whose context lost its beginning to fit into the model's.
         fingerprint: 16 digits that change with any context, choice or answer.
     """
@@ -57,6 +62,7 @@ class TaskScore:
     mc_standard_error: float
     chance: float
     majority: float | None
+    one_answer: float
     num_documents: int
     num_cut: int
     estimator: str
@@ -70,6 +76,13 @@ class TaskScore:
     @property
     def verdict(self) -> str:
         """What the score says, in a line."""
+        says = self._beside_baselines()
+        # Where the right answer always stands in one place, a model that knows it gives "one answer" too.
+        if self.majority is None or self.one_answer <= ONE_ANSWER:
+            return says
+        return f"{says}; {self.one_answer:.0%} of its answers are one and the same"
+
+    def _beside_baselines(self) -> str:
         baselines = {"guessing": self.chance, "always answering the same": self.majority}
         known = {name: level for name, level in baselines.items() if level is not None}
         within = [name for name, level in known.items() if self.low <= level <= self.high]
@@ -95,12 +108,15 @@ class Answered:
     estimates: tuple[Estimate, ...]
     right: int
 
-    def is_right(self, metric: str, half: int | None = None) -> bool:
-        """Judged by all draws, or by one half of them."""
+    def chosen(self, metric: str, half: int | None = None) -> int:
+        """By all draws, or by one half of them."""
         nats = np.asarray([each.value if half is None else each.halves[half] for each in self.estimates])
         if metric == "acc_norm":
             nats = nats / np.asarray([len(choice) for choice in self.choices])
-        return bool(nats.argmax() == self.right)
+        return int(nats.argmax())
+
+    def is_right(self, metric: str, half: int | None = None) -> bool:
+        return self.chosen(metric, half) == self.right
 
 
 def run_tasks(
@@ -148,6 +164,7 @@ def score_of(task: str, metric: str, documents: Sequence[Answered], model: Harne
         standard_error=float(right.std(ddof=1)) / math.sqrt(total) if total > 1 else math.nan,
         mc_standard_error=math.sqrt(differ.sum() / 2) / total,
         chance=float(np.mean([1 / len(each.choices) for each in documents])), majority=_majority(documents),
+        one_answer=max(Counter(each.chosen(metric) for each in documents).values()) / total,
         num_documents=total, num_cut=sum(any(choice.was_cut for choice in each.estimates) for each in documents),
         estimator=model.estimator, num_draws=model.num_draws, seed=model.seed,
         fingerprint=hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
