@@ -302,7 +302,7 @@ def test_many_processes_without_workers_in_the_recipe_are_one_clear_error(place,
 
 
 def test_a_slice_ends_with_a_checkpoint_and_the_same_command_goes_on(place, train):
-    whole = ("--set", "train_tokens=100_000", "--set", "evaluate_every_tokens=1_000_000")
+    whole = ("--set", "train_tokens=1_000_000_000", "--set", "evaluate_every_tokens=1_000_000_000")
     out, err = train(*whole, "--minutes", 0.05)
     assert out == ""
     assert "3s are over; a checkpoint is kept in run/checkpoints" in err
