@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from diffutron.cli.evaluation_report import at_15
+
 ROOT = Path(__file__).parents[1]
 NUMBERS = ROOT / "docs" / "results" / "mini.json"
 CARDS = ROOT / "models" / "mini" / "src" / "diffutron_mini"
@@ -69,7 +71,7 @@ def comparison(numbers: dict[str, Any], *, language: int = 0) -> str:
     to = ("to", "-")[language]
     lines = [heads[language], "|---|---|---|---|---|---|"]
     for each in numbers["sets"]:
-        place = at_15(each)
+        place = at_15(each["curve"])
         shares = {
             name: f"{100 * math.expm1(each['differences'][place][name]):+.1f}" for name in ("value", "low", "high")
         }
@@ -90,17 +92,13 @@ def card(numbers: dict[str, Any], *, side: str) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in numbers["sets"]:
-        score = each[side][at_15(each)]
+        score = each[side][at_15(each["curve"])]
         lines.append(
             f"| {each['name']} | {score['perplexity']:.2f} | {score['low']:.2f} to {score['high']:.2f} | "
             f"{score['nll']:.3f} | {score['top1']:.1%} | {score['num_texts']} | {score['num_masked']} | "
             f"{score['seed']} | {score['fingerprint']} |"
         )
     return "\n".join(lines)
-
-
-def at_15(each: dict[str, Any]) -> int:
-    return next(place for place, score in enumerate(each["curve"]) if score["mask_rate"] == 0.15)
 
 
 TABLES = {

@@ -17,7 +17,6 @@ With 27 languages and no difference at all, one p-value in twenty is below 0.05 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -118,12 +117,11 @@ class Row:
         return {"before": asdict(self.before), "after": asdict(self.after), "difference": asdict(self.difference)}
 
     def told(self) -> str:
-        change, low, high = (
-            f"{math.exp(each) - 1:+.1%}" for each in (self.difference.value, self.difference.low, self.difference.high)
-        )
+        change = self.difference.as_change()
         return (
             f"{self.before.name:6} {self.before.num_texts:6} {self.before.num_masked:7} {self.before.perplexity:10.1f} "
-            f"{self.after.perplexity:10.1f}  {change} ({low} to {high}), p = {self.difference.p_value:.4f}"
+            f"{self.after.perplexity:10.1f}  {change.value:+.1%} ({change.low:+.1%} to {change.high:+.1%}), "
+            f"p = {change.p_value:.4f}"
         )
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -84,13 +83,11 @@ class Row:
         return {"before": self.before.as_dict(), "after": self.after.as_dict(), "difference": asdict(self.difference)}
 
     def told(self) -> str:
-        change, low, high = (
-            f"{math.exp(each) - 1:+.1%}" for each in (self.difference.value, self.difference.low, self.difference.high)
-        )
+        change = self.difference.as_change()
         scores = (f"{each.perplexity:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (self.before, self.after))
         return (
-            f"{self.before.replace:10} {' -> '.join(scores)}, {change} ({low} to {high}), "
-            f"p = {self.difference.p_value:.4f}"
+            f"{self.before.replace:10} {' -> '.join(scores)}, {change.value:+.1%} "
+            f"({change.low:+.1%} to {change.high:+.1%}), p = {self.difference.p_value:.4f}"
         )
 
 

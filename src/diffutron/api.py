@@ -48,9 +48,7 @@ class DiffusionLM:
         self.denoiser = loaded.denoiser
         self.tokenizer = loaded.tokenizer
         self.codec = TextCodec(loaded.tokenizer)
-        self._generator = Generator(
-            loaded.denoiser, self.codec, learned_end=bool(loaded.diffusion.get("learned_end", False))
-        )
+        self._generator = Generator.of(loaded, self.codec)
 
     def fill(self, text: str, *, top_k: int = 5) -> list[Filled]:
         """The most probable ways to fill every ``[MASK]`` in ``text`` jointly, best first.
@@ -103,8 +101,6 @@ class DiffusionLM:
             DataError: the texts are empty.
             InputError: ``mask_rate`` is not between 0 and 1.
         """
-        if not 0 < mask_rate <= 1:
-            raise InputError(f"the mask rate must be above 0 and at most 1, not {mask_rate}")
         return masked_perplexity(
             self.denoiser, self.codec, _listed(texts), hiding=AtRate(mask_rate, unit, replace), seed=seed,
             on_progress=on_progress,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffutron.errors import DataError, InputError
-from diffutron.evaluation import probes
+from diffutron.evaluation import probes, score
 from diffutron.evaluation.probes import (
     Correlation,
     Examples,
@@ -204,14 +204,14 @@ def test_pairs_that_share_words_are_similar(single):
 
 
 def test_the_interval_of_a_correlation_covers_the_truth_as_often_as_it_says(monkeypatch):
-    monkeypatch.setattr(probes, "BOOTSTRAP_DRAWS", 200)
+    monkeypatch.setattr(score, "BOOTSTRAP_DRAWS", 200)
     generator = np.random.default_rng(6)
     # Of a normal pair with correlation r, Spearman's is 6 / pi asin(r / 2).
     r, covered = 0.6, 0
     truth = 6 / math.pi * math.asin(r / 2)
     for trial in range(100):
         x, y = generator.multivariate_normal([0, 0], [[1, r], [r, 1]], 80).T
-        low, high = probes._bootstrap(lambda picked, x=x, y=y: spearman(x[picked], y[picked]), 80, seed=trial)
+        low, high = score.bootstrap(lambda picked, x=x, y=y: spearman(x[picked], y[picked]), 80, seed=trial)
         covered += low <= truth <= high
     # 95 of 100, less four standard deviations and the optimism of a percentile interval.
     assert 84 <= covered <= 99
@@ -236,7 +236,7 @@ def test_a_model_equals_itself_and_a_better_one_is_told_from_it(monkeypatch):
 
 def test_models_that_are_alike_are_told_apart_as_often_as_the_level_says(monkeypatch):
     monkeypatch.setattr(probes, "PERMUTATIONS", 60)
-    monkeypatch.setattr(probes, "BOOTSTRAP_DRAWS", 10)
+    monkeypatch.setattr(score, "BOOTSTRAP_DRAWS", 10)
     generator = np.random.default_rng(8)
     values = []
     for trial in range(200):

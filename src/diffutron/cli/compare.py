@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, SeedOption, count, print_json
+from diffutron.cli.console import (
+    DataOption,
+    DrawsOption,
+    JsonOption,
+    OfflineOption,
+    ProgressLine,
+    SeedOption,
+    TextFieldOption,
+    check_mask_rates,
+    count,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from diffutron.evaluation.side_by_side import Measured
@@ -16,30 +25,25 @@ if TYPE_CHECKING:
 
 def compare(
     models: Annotated[list[str], typer.Argument(metavar="A B …", help="Two models or more; names as for --model.")],
-    data: Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")],
-    mask_rate: Annotated[float, typer.Option(help="Share of tokens hidden, for masked perplexity.")] = 0.15,
-    draws: Annotated[int, typer.Option(help="Draws for each window of the bound; an even number.")] = 8,
-    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    data: DataOption,
+    mask_rate: Annotated[
+        float, typer.Option(callback=check_mask_rates, help="Share of tokens hidden, for masked perplexity.")
+    ] = 0.15,
+    draws: DrawsOption = 8,
+    text_field: TextFieldOption = "text",
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
     """Put models side by side: bits a character, masked perplexity, speed, memory; differences are from the first."""
     from diffutron.corpus import read_texts
-    from diffutron.errors import InputError
     from diffutron.evaluation.side_by_side import side_by_side
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
-    if not 0 < mask_rate <= 1:
-        raise InputError(f"--mask-rate must be above 0 and at most 1, not {mask_rate}")
     texts = list(read_texts(data, text_field=text_field))
-    lines = {name: ProgressLine().counter(f"eval compare | {name}", "windows") for name in models}
+    show = ProgressLine().counters("eval compare", "windows")
     rows = []
     for row in side_by_side(
-        models, texts, mask_rate=mask_rate, num_draws=draws, seed=seed,
-        on_progress=lambda name, done, total: lines[name](done, total),
+        models, texts, mask_rate=mask_rate, num_draws=draws, seed=seed, on_progress=show
     ):  # fmt: skip
         rows.append(row)
         if not json:
@@ -70,10 +74,10 @@ def _told(row: Measured, first: Measured) -> str:
         )
     lines.append(f"  masked perplexity {score.perplexity:.3f}  (95 % {score.low:.3f} to {score.high:.3f})")
     if row.nll_difference:
-        each = row.nll_difference
+        each = row.nll_difference.as_change()
         lines.append(
-            f"    {math.exp(each.value) - 1:+.1%} from {first.model}  (95 % {math.exp(each.low) - 1:+.1%} to "
-            f"{math.exp(each.high) - 1:+.1%}), p = {each.p_value:.4f}"
+            f"    {each.value:+.1%} from {first.model}  (95 % {each.low:+.1%} to {each.high:+.1%}), "
+            f"p = {each.p_value:.4f}"
         )
     elif row is not first:
         lines.append(f"    another tokenizer than {first.model}'s: not comparable with it")

@@ -6,19 +6,50 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from diffutron.errors import InputError
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="mini, mini-base, a folder, or a hub id (org/name or org/name@revision).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+DataOption = Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")]
+TextFieldOption = Annotated[str, typer.Option(help="The field that holds the text.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. lora.r=64.")
 ]
+
+
+def _go_offline(wanted: bool) -> bool:
+    if wanted:
+        from diffutron.model.names import go_offline
+
+        go_offline()
+    return wanted
+
+
+def _even(draws: int) -> int:
+    if draws < 2 or draws % 2:
+        raise InputError(f"--draws must be an even number, at least 2, not {draws}")
+    return draws
+
+
+def check_mask_rates(value: Any) -> Any:
+    """For ``--mask-rate``, whether it may be repeated or not."""
+    for rate in value if isinstance(value, list) else [value]:
+        if rate is not None and not 0 < rate <= 1:
+            raise InputError(f"--mask-rate must be above 0 and at most 1, not {rate}")
+    return value
+
+
+# Options that act or check by themselves, so that no command has to: ``offline`` is read by nobody else.
+OfflineOption = Annotated[bool, typer.Option("--offline", callback=_go_offline, help="Never ask the hub.")]
+DrawsOption = Annotated[int, typer.Option(callback=_even, help="Draws for each window of the bound; an even number.")]
 
 
 def print_json(value: Any) -> None:
@@ -45,6 +76,17 @@ class ProgressLine:
         def show(done: int, total: int) -> None:
             left = (time.monotonic() - start) / done * (total - done)
             self.show(f"{name} | {done}/{total} {unit} | eta {duration(left)}", last=done == total and self.live)
+
+        return show
+
+    def counters(self, name: str, unit: str = "") -> Callable[[str, int, int], None]:
+        """A function of (what, done, total): a :meth:`counter` for each ``what``, begun when it first comes."""
+        begun: dict[str, Callable[[int, int], None]] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in begun:
+                begun[what] = self.counter(f"{name} | {what}", unit)
+            begun[what](done, total)
 
         return show
 

@@ -29,11 +29,8 @@ def build(
 ) -> None:
     """Read, normalise, deduplicate and split texts; every drop is counted."""
     from diffutron.corpus import CorpusSettings, CurationReport, build_corpus
-    from diffutron.model.names import go_offline
     from diffutron.recipe import load_recipe
 
-    if offline:
-        go_offline()
     settings = load_recipe(recipe, CorpusSettings, set_ or ())
     folder = out or Path("runs") / recipe.stem
     line = ProgressLine()

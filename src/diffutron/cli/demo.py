@@ -28,10 +28,7 @@ def demo(
     offline: OfflineOption = False,
 ) -> None:
     """Curate a small corpus, adapt mini-base to it, measure before and after, fill, generate, write a report."""
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     result = run_demo(out, set_ or [])
     if json:
         print_json(result)

@@ -45,10 +45,7 @@ def doctor(
 ) -> None:
     """Check versions, machine, disk, hub and models; each line says what to do about what is wrong."""
     from diffutron.errors import DiffutronError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     checks = []
     for check in examine(model):
         checks.append(check)

@@ -26,11 +26,7 @@ def estimate(
 ) -> None:
     """Parameters, memory and arithmetic of a recipe, before anything is downloaded."""
     from diffutron.cli.recipes import find_recipe
-    from diffutron.model.names import go_offline
     from diffutron.recipe import load_recipe
-
-    if offline:
-        go_offline()
     from diffutron.training.recipe import TrainRecipe
 
     settings = load_recipe(find_recipe(recipe), TrainRecipe, set_ or ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,16 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffutron.cli import compare, evaluation_report, probes, quality, tasks
-from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, ProgressLine, SeedOption, print_json
+from diffutron.cli.console import (
+    DataOption,
+    DrawsOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    ProgressLine,
+    SeedOption,
+    TextFieldOption,
+    check_mask_rates,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from diffutron.evaluation import LikelihoodBound
     from diffutron.evaluation.perplexity import GroupScore
 
 app = typer.Typer(help="Measure a model.", no_args_is_help=True)
-
-DataOption = Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")]
-TextFieldOption = Annotated[str, typer.Option(help="The field that holds the text.")]
 
 
 @app.callback()
@@ -42,7 +49,8 @@ def ppl(
     data: DataOption,
     model: ModelOption = "mini",
     mask_rate: Annotated[
-        list[float] | None, typer.Option(help="Share of tokens hidden; may be repeated.  [default: 0.15]")
+        list[float] | None,
+        typer.Option(callback=check_mask_rates, help="Share of tokens hidden; may be repeated.  [default: 0.15]"),
     ] = None,
     curve: Annotated[bool, typer.Option("--curve", help="Mask rates from 5 to 95 %.")] = False,
     unit: Annotated[str, typer.Option(help="What is hidden as a whole: token, word or morpheme.")] = "token",
@@ -62,14 +70,8 @@ def ppl(
     """Masked perplexity, with a 95 % interval over documents."""
     from diffutron.corpus import files_of, read_texts
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     rates = CURVE if curve else tuple(mask_rate or (0.15,))
-    for rate in rates:
-        if not 0 < rate <= 1:
-            raise InputError(f"--mask-rate must be above 0 and at most 1, not {rate}")
     for name, value, known in (
         ("unit", unit, ("token", "word", "morpheme")),
         ("replace", replace, ("mask", "80-10-10")),
@@ -122,9 +124,9 @@ def ppl(
         print(f"masked perplexity {result.perplexity:.3f}  (95 % {result.low:.3f} to {result.high:.3f})")
         print(f"  nats a hidden token {result.nll:.4f} | top-1 {result.top1:.2%} | mask rate {result.mask_rate}")
         if difference:
+            change = difference.as_change()
             print(
-                f"  against {against}: {math.exp(difference.value) - 1:+.1%} perplexity "
-                f"(95 % {math.exp(difference.low) - 1:+.1%} to {math.exp(difference.high) - 1:+.1%}), "
+                f"  against {against}: {change.value:+.1%} perplexity (95 % {change.low:+.1%} to {change.high:+.1%}), "
                 f"{difference.value:+.4f} nats, p = {difference.p_value:.4f}"
             )
     print(
@@ -158,7 +160,7 @@ def _texts_and_groups(data: Path, text_field: str, by: str | None) -> tuple[list
 def bound(
     data: DataOption,
     model: ModelOption = "mini",
-    draws: Annotated[int, typer.Option(help="Draws for each window; an even number.")] = 8,
+    draws: DrawsOption = 8,
     text_field: TextFieldOption = "text",
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -166,19 +168,13 @@ def bound(
 ) -> None:
     """The likelihood bound in bits per character, comparable between tokenizers."""
     from diffutron.corpus import files_of, read_texts
-    from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
-    if draws < 2 or draws % 2:
-        raise InputError(f"--draws must be an even number, at least 2, not {draws}")
     files_of(data)
 
     from diffutron.api import load
 
     lm = load(model)
-    show = ProgressLine().counter("eval bound", "draws")
+    show = ProgressLine().counter("eval bound", "windows")
     result = lm.bound(read_texts(data, text_field=text_field), num_draws=draws, seed=seed, on_progress=show)
     if json:
         print_json({"model": model, "data": str(data), **result.as_dict()})

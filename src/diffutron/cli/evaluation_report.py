@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json as json_module
 import math
 from html import escape
@@ -11,8 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, SeedOption, note, print_json
-from diffutron.cli.report import NO_CURVE, page, plot_loss, replace_file, text_block
+from diffutron.cli.console import (
+    DrawsOption,
+    JsonOption,
+    OfflineOption,
+    ProgressLine,
+    SeedOption,
+    TextFieldOption,
+    note,
+    print_json,
+)
+from diffutron.cli.report import drawing, fill_block, page, plot_loss, replace_file, text_block
+
+HEIGHT = 3.6
+"""of a picture, in inches"""
 
 _BODY = """<p>{parameters:,} parameters, {pieces:,} pieces. Seed {seed}. Every interval is a bootstrap over texts;
 masked perplexities are comparable only between models with this tokenizer.</p>
@@ -49,9 +60,9 @@ def report(
     max_texts: Annotated[
         int | None, typer.Option(min=1, help="At most so many texts of each set; which ones, their hashes decide.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Draws for each window of the bound; an even number.")] = 8,
+    draws: DrawsOption = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 5,
-    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    text_field: TextFieldOption = "text",
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -60,10 +71,7 @@ def report(
     from diffutron.cli.run_report import read_metrics
     from diffutron.corpus import read_texts
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
     sets = {_name_of(path): _some(list(read_texts(path, text_field=text_field)), max_texts) for path in data}
@@ -71,11 +79,10 @@ def report(
     from diffutron.evaluation.report import measure_model
     from diffutron.model import load_model
 
-    line = ProgressLine()
     loaded = load_model(model)
     result = measure_model(
         loaded, sets, before=load_model(before) if before else None, num_draws=draws, num_seeds=seeds, seed=seed,
-        on_progress=lambda what, done, total: line.show(f"eval report | {what} | {done}/{total}"),
+        on_progress=ProgressLine().counters("eval report", "steps"),
     ).as_dict()  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     content = json_module.dumps(result, ensure_ascii=False, indent=1) + "\n"
@@ -96,11 +103,13 @@ def body_of(result: dict[str, Any], records: list[dict[str, Any]]) -> str:
     steps = [record for record in records if "loss" in record]
     return _BODY.format(
         parameters=result["num_parameters"], pieces=result["num_pieces"], seed=result["seed"],
-        scores=_scores(result), curves=_picture(_draw_curves, result), bounds=_bounds(result),
+        scores=_scores(result), bounds=_bounds(result),
+        curves=drawing(lambda axes: _draw_curves(axes, result), height=HEIGHT),
         first=escape(result["sets"][0]["name"]), estimator_tokens=ESTIMATOR_TOKENS,
-        estimators=_picture(_draw_estimators, result) + _estimators(result),
-        loss=_picture(lambda axes, _: plot_loss(axes, steps), result) if steps else "<p>No run was given.</p>",
-        fills="\n".join(map(_fill, result["fills"])), samples="\n".join(map(_sample, result["samples"])),
+        estimators=drawing(lambda axes: _draw_estimators(axes, result), height=HEIGHT) + _estimators(result),
+        loss=drawing(lambda axes: plot_loss(axes, steps), height=HEIGHT) if steps else "<p>No run was given.</p>",
+        fills="\n".join(fill_block(each["text"], each["ways"]) for each in result["fills"]),
+        samples="\n".join(map(_sample, result["samples"])),
         command=escape(f"diffutron eval report {result['model']}"),
     )  # fmt: skip
 
@@ -175,23 +184,6 @@ def _estimators(result: dict[str, Any]) -> str:
     return _table(("estimator", "forward passes", "nats a token", "standard error", "seen over two seeds"), rows)
 
 
-def _picture(draw: Any, result: dict[str, Any]) -> str:
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        return NO_CURVE
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
-    draw(axes, result)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
 def _draw_curves(axes: Any, result: dict[str, Any]) -> None:
     for number, each in enumerate(result["sets"]):
         for scores, style in ((each["before"], "--"), (each["curve"], "-")):
@@ -214,11 +206,6 @@ def _draw_estimators(axes: Any, result: dict[str, Any]) -> None:
             axes.plot(each["looks"], each["nats_per_token"], "s", label=each["estimator"])
     axes.set(xscale="log", xlabel="forward passes a question", ylabel="nats a token")
     axes.legend(frameon=False, fontsize="small")
-
-
-def _fill(each: dict[str, Any]) -> str:
-    ways = " · ".join(f"<b>{escape(' '.join(way['tokens']))}</b> {way['score']:.2f}" for way in each["ways"])
-    return f"<blockquote>{escape(each['text'])}\n{ways}</blockquote>"
 
 
 def _sample(each: dict[str, Any]) -> str:

@@ -19,10 +19,7 @@ def fill(
     """Fill the masks of a text; several masks are filled jointly."""
     from diffutron.errors import InputError
     from diffutron.generation.template import MASK
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     if not text.strip():
         raise InputError("the text is empty; give a text with [MASK]")
     if not MASK.search(text):  # before the model is loaded

@@ -30,10 +30,7 @@ def generate(
 ) -> None:
     """Write a text by confidence-ordered denoising."""
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     if prompts is not None and prompt:
         raise InputError("give either a prompt or --prompts FILE, not both")
     asked = read_prompts(prompts) if prompts is not None else [prompt]

@@ -19,10 +19,7 @@ def merge(
 ) -> None:
     """Fold an adapter into its base: a plain checkpoint for AutoModelForMaskedLM, head and tied weights intact."""
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     if dtype not in ("float32", "float16"):
         raise InputError(f"--dtype is float32 or float16, not {dtype!r}")
     if out.exists() and any(out.iterdir()):

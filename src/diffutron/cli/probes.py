@@ -37,10 +37,7 @@ def probes(
     """Linear probes of the frozen encoder: accuracy of a label, or rank correlation with a similarity."""
     from diffutron.corpus import files_of
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     if (label is None) == (score is None):
         raise InputError("give either --label FIELD or --score FIELD")
     if score is not None and text_pair is None:

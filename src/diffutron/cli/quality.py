@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, SeedOption, note, print_json
+from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, SeedOption, TextFieldOption, note, print_json
 from diffutron.cli.generate import read_prompts
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def generation(
     judge: Annotated[
         str | None, typer.Option(help="A causal model to be surprised: a hub id, a folder, or a .gguf file.")
     ] = None,
-    text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    text_field: TextFieldOption = "text",
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -84,11 +84,8 @@ def generation(
     from diffutron.evaluation.quality import NotMeasured, equally_long, text_quality, without_cut_word
     from diffutron.generation import SamplerSettings
     from diffutron.model import load_model
-    from diffutron.model.names import go_offline
     from diffutron.tokens.codec import TextCodec
 
-    if offline:
-        go_offline()
     if texts is not None and prompts is not None:
         raise InputError("give either --texts, which are finished, or --prompts to continue, not both")
     files_of(reference)
@@ -144,9 +141,7 @@ def write(
     from diffutron.generation import Generator, Request
     from diffutron.tokens.codec import TextCodec
 
-    generator = Generator(
-        loaded.denoiser, TextCodec(loaded.tokenizer), learned_end=bool(loaded.diffusion.get("learned_end", False))
-    )
+    generator = Generator.of(loaded, TextCodec(loaded.tokenizer))
     requests = [
         Request(prompts[number % len(prompts)], max_new_tokens, seed=seed + number) for number in range(num_samples)
     ]

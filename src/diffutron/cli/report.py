@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def write_report(path: Path, result: dict[str, Any], records: list[dict[str, Any
         trainable=result["trainable_percent"], ratio=result["ratio"], seed=after["seed"],
         fingerprint=after["fingerprint"], seconds=result["seconds"], run=escape(result["run"]),
         scores=score_table([("before", before), ("after", after)]),
-        curve=_curve([record for record in records if "loss" in record]),
-        fills="\n".join(_fill(each) for each in result["fills"]),
+        curve=drawing(lambda axes: plot_loss(axes, [record for record in records if "loss" in record]), height=3.2),
+        fills="\n".join(fill_block(each["prompt"], each["ways"]) for each in result["fills"]),
         texts="\n".join(text_block(each) for each in result["texts"]),
     )  # fmt: skip
     replace_file(path, page("diffutron demo", body).encode())
@@ -88,6 +89,30 @@ def text_block(sample: dict[str, Any]) -> str:
     return f"<blockquote>{prompt}{escape(sample['completion'])} <small>[{sample['finish_reason']}]</small></blockquote>"
 
 
+def fill_block(text: str, ways: list[dict[str, Any]]) -> str:
+    """A text with masks, and ways to fill them with their scores."""
+    told = " · ".join(f"<b>{escape(' '.join(way['tokens']))}</b> {way['score']:.2f}" for way in ways)
+    return f"<blockquote>{escape(text)}\n{told}</blockquote>"
+
+
+def drawing(draw: Callable[[Any], None], *, height: float) -> str:
+    """What ``draw`` puts into matplotlib's axes, as SVG; without matplotlib, a hint."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        return NO_CURVE
+    figure, axes = pyplot.subplots(figsize=(7, height), layout="constrained")
+    draw(axes)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
 def plot_loss(axes: Any, records: list[dict[str, Any]], *, key: str = "loss") -> None:
     """The loss over tokens, with a running mean, into matplotlib's ``axes``."""
     tokens = [record["tokens"] / 1000 for record in records]
@@ -116,25 +141,3 @@ def _row(name: str, score: dict[str, Any]) -> str:
         score["num_masked"],
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _fill(each: dict[str, Any]) -> str:
-    ways = " · ".join(f"<b>{escape(' '.join(way['tokens']))}</b> {way['score']:.2f}" for way in each["ways"])
-    return f"<blockquote>{escape(each['prompt'])}\n{ways}</blockquote>"
-
-
-def _curve(records: list[dict[str, Any]]) -> str:
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        return NO_CURVE
-    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
-    plot_loss(axes, records)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

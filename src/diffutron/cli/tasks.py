@@ -51,12 +51,9 @@ def tasks(
 ) -> None:
     """Score the choices of multiple-choice tasks; each score beside what guessing would give."""
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError("eval tasks needs lm-eval; pip install 'diffutron[eval]'")
-    if offline:
-        go_offline()
     if estimator not in ESTIMATORS:
         raise InputError(f"--estimator is {', '.join(ESTIMATORS[:-1])} or {ESTIMATORS[-1]}, not {estimator!r}")
     files = read_pairs(data or [])

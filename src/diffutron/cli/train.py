@@ -50,11 +50,8 @@ def train(
     """Train a model as a recipe says: LoRA or full, masked language modelling or diffusion."""
     from diffutron.cli.recipes import find_recipe
     from diffutron.errors import DiffutronError, InputError
-    from diffutron.model.names import go_offline
     from diffutron.recipe import load_recipe
 
-    if offline:
-        go_offline()
     if resume not in ("auto", "never", "anyway"):
         raise InputError(f"--resume is auto, never or anyway, not {resume!r}")
     if minutes is not None and minutes <= 0:

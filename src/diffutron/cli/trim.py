@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, count, note, print_json
-from diffutron.cli.evaluate import TextFieldOption, bits
+from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, TextFieldOption, count, note, print_json
+from diffutron.cli.evaluate import bits
 
 if TYPE_CHECKING:
     from diffutron.evaluation import LikelihoodBound
@@ -32,10 +32,7 @@ def trim(
     """Cut a model's vocabulary to the pieces that a corpus uses: a smaller model, the same logits for what stays."""
     from diffutron.corpus import files_of, read_texts
     from diffutron.errors import InputError
-    from diffutron.model.names import go_offline
 
-    if offline:
-        go_offline()
     if not 0 < coverage <= 1:
         raise InputError(f"--coverage must be above 0 and at most 1, not {coverage}")
     if out.exists() and any(out.iterdir()):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.hiding import Draws
-from diffutron.evaluation.questions import WINDOW_TOKENS, ask, ask_for_texts
+from diffutron.evaluation.questions import ask, ask_for_texts, window_tokens
 from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
@@ -90,7 +90,7 @@ def likelihood_bound(
         DataError: no text holds a token that can be scored.
     """
     draws = Draws(num_draws)
-    read = ask_for_texts(texts, codec, max_tokens=min(WINDOW_TOKENS, denoiser.max_positions))
+    read = ask_for_texts(texts, codec, max_tokens=window_tokens(denoiser))
     if read.num_asked == 0:
         raise DataError("no text to measure: the tokenizer knows none of its characters")
     found: list[list[float]] = [[] for _ in read.questions]

@@ -24,7 +24,7 @@ from diffutron.corpus.document import text_digest
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.hiding import EverySet, InOrder
 from diffutron.evaluation.likelihood import NUM_DRAWS, Estimator, log_likelihoods
-from diffutron.evaluation.questions import WINDOW_TOKENS, Question, ask, ask_for_continuation, ask_for_texts
+from diffutron.evaluation.questions import Question, ask, ask_for_continuation, ask_for_texts, window_tokens
 from diffutron.generation import Generator, Request, SamplerSettings
 from diffutron.model import Denoiser, Loaded
 from diffutron.text import normalise
@@ -114,9 +114,7 @@ class HarnessModel(LM):
         self.estimator, self.num_draws, self.seed = estimator, num_draws, seed
         self.cache = cache or RequestCache()
         self.on_progress = on_progress
-        self._generator = Generator(
-            self.denoiser, self.codec, learned_end=bool(loaded.diffusion.get("learned_end", False))
-        )
+        self._generator = Generator.of(loaded, self.codec)
         self._fingerprint = _fingerprint(self.denoiser, self.codec)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -203,7 +201,7 @@ class HarnessModel(LM):
         return greedy
 
     def _rolling(self, text: str) -> float:
-        asked = ask_for_texts([text], self.codec, max_tokens=min(WINDOW_TOKENS, self.denoiser.max_positions))
+        asked = ask_for_texts([text], self.codec, max_tokens=window_tokens(self.denoiser))
         found = log_likelihoods(
             self.denoiser, self.codec, asked.questions, estimator=self.estimator, num_draws=self.num_draws,
             seed=self.seed,

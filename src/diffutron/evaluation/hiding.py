@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from diffutron.diffusion import CountBased, MaskedBatch, example_noise, hide_counts, mask_tokens, replace_some
 from diffutron.errors import InputError
@@ -34,6 +34,10 @@ class AtRate:
     mask_rate: float = 0.15
     unit: Literal["token", "word", "morpheme"] = "token"
     replace: Literal["mask", "80-10-10"] = "mask"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_rate <= 1:
+            raise InputError(f"the mask rate must be above 0 and at most 1, not {self.mask_rate}")
 
     def looks(self, question: Question, codec: TextCodec, seed: int) -> Iterator[Look]:
         x0, can_mask = torch.from_numpy(question.ids)[None], torch.from_numpy(question.is_asked)[None]
@@ -130,7 +134,7 @@ class InOrder:
             yield _look(question, codec, hidden=places[step:], scored=[place])
 
 
-def _look(question: Question, codec: TextCodec, *, hidden: object, scored: object, weight: float = 1.0) -> Look:
+def _look(question: Question, codec: TextCodec, *, hidden: ArrayLike, scored: ArrayLike, weight: float = 1.0) -> Look:
     is_hidden, is_scored = np.zeros_like(question.is_asked), np.zeros_like(question.is_asked)
     is_hidden[np.asarray(hidden)] = True
     is_scored[np.asarray(scored)] = True

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.hiding import AtRate
-from diffutron.evaluation.questions import WINDOW_TOKENS, ask, ask_for_texts
+from diffutron.evaluation.questions import ask, ask_for_texts, window_tokens
 from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
@@ -86,7 +86,7 @@ def masked_perplexity(
         DataError: no text holds a token, or none was hidden.
     """
     hiding = hiding or AtRate(mask_rate)
-    read = ask_for_texts(texts, codec, max_tokens=min(WINDOW_TOKENS, denoiser.max_positions))
+    read = ask_for_texts(texts, codec, max_tokens=window_tokens(denoiser))
     nll, correct, masked = (np.zeros(read.num_texts) for _ in range(3))
     for answer in ask(
         denoiser, codec, read.questions, hiding, seed=seed, micro_batch_tokens=micro_batch_tokens,

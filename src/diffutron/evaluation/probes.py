@@ -23,11 +23,11 @@ from torch import Tensor
 from diffutron.corpus import Fault, files_of, read_records
 from diffutron.corpus.read import warn_of_fault
 from diffutron.errors import DataError, InputError
-from diffutron.evaluation.questions import WINDOW_TOKENS
+from diffutron.evaluation.questions import window_tokens
 from diffutron.evaluation.score import (
-    BOOTSTRAP_DRAWS,
     PERMUTATIONS,
     Difference,
+    bootstrap,
     bootstrap_ratio,
     paired_difference,
 )
@@ -216,7 +216,7 @@ def probe_similarity(
     fingerprint = _fingerprint(train, test)
 
     def correlation(predictions: NDArray[np.float64], penalty: float | None) -> Correlation:
-        low, high = _bootstrap(lambda picked: spearman(predictions[picked], gold[picked]), len(gold), seed=seed)
+        low, high = bootstrap(lambda picked: spearman(predictions[picked], gold[picked]), len(gold), seed=seed)
         return Correlation(
             spearman(predictions, gold), low, high, penalty, len(train), len(test), seed, fingerprint, predictions, gold
         )
@@ -251,7 +251,7 @@ def compare_correlations(before: Correlation, after: Correlation) -> Difference:
         return _correlation(_ranks(other), gold) - _correlation(_ranks(one), gold)
 
     found = above(one, other)
-    low, high = _bootstrap(
+    low, high = bootstrap(
         lambda picked: spearman(other[picked], gold[picked]) - spearman(one[picked], gold[picked]), size, seed=seed
     )
     generator = np.random.Generator(np.random.Philox(seed))
@@ -281,7 +281,7 @@ def sentence_vectors(
     for owner, ids in enumerate(codec.encode_batch(texts)):
         if not ids:
             raise DataError(f"the text {texts[owner]!r} holds no token")
-        for row in windows(ids, codec, min(WINDOW_TOKENS, denoiser.max_positions)):
+        for row in windows(ids, codec, window_tokens(denoiser)):
             rows.append(np.asarray(row, dtype=np.int64))
             owners.append(owner)
     sums, counts = np.zeros((len(texts), denoiser.model.config.hidden_size)), np.zeros((len(texts), 1))
@@ -410,17 +410,6 @@ def _encode(
     vectors = sentence_vectors(denoiser, codec, texts, on_progress=on_progress)
     places = {text: place for place, text in enumerate(texts)}
     return [[vectors[[places[text] for text in side]] for side in part.sides] for part in parts]
-
-
-def _bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], size: int, *, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of a statistic of examples when they are drawn again."""
-    generator = np.random.Generator(np.random.Philox(seed))
-    draws = [statistic(generator.integers(0, size, size)) for _ in range(BOOTSTRAP_DRAWS)]
-    tail = (1.0 - level) / 2
-    low, high = np.quantile(draws, [tail, 1.0 - tail])
-    return float(low), float(high)
 
 
 def _check_size(train: Examples[Any]) -> None:

@@ -27,6 +27,11 @@ from diffutron.tokens.rows import windows
 WINDOW_TOKENS = 512
 
 
+def window_tokens(denoiser: Denoiser) -> int:
+    """How long a window of a text is: 512 ids, or the model's context if that is shorter."""
+    return min(WINDOW_TOKENS, denoiser.max_positions)
+
+
 @dataclass(frozen=True)
 class Question:
     """A row ``<s> … </s>`` of which some ids are asked for.

@@ -125,7 +125,7 @@ def measure_model(
         differences = [compare(old, new) for old, new in zip(theirs, own, strict=False)]
         scores.append(SetScores(name, bound, own, theirs, differences))
 
-    generator = Generator(loaded.denoiser, codec, learned_end=bool(loaded.diffusion.get("learned_end", False)))
+    generator = Generator.of(loaded, codec)
     most = loaded.denoiser.max_positions - 1
     rooms = {prompt: min(SAMPLE_TOKENS, most - len(codec.encode(prompt))) for prompt in PROMPTS}
     requests = [Request(prompt, rooms[prompt], seed=each) for each in range(num_seeds) for prompt in PROMPTS]
@@ -133,7 +133,7 @@ def measure_model(
     questions = ask_for_texts(first, codec, max_tokens=ESTIMATOR_TOKENS).questions[:ESTIMATOR_TEXTS]
     return ModelReport(
         model=loaded.name, before=before.name if before is not None else None,
-        num_parameters=sum(each.numel() for each in loaded.denoiser.model.parameters()), num_pieces=len(codec),
+        num_parameters=loaded.denoiser.num_parameters, num_pieces=len(codec),
         seed=seed, sets=scores, fills=[fill(loaded.denoiser, codec, text, top_k=5) for text in FILLS],
         samples=generator.complete(requests, SamplerSettings()),
         estimators=convergence(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +20,24 @@ def bootstrap_ratio(
 
     Documents, not tokens, are the unit: tokens of one document rise and fall together.
     """
-    generator = np.random.Generator(np.random.Philox(seed))
-    size = len(numerators)
-    draws = np.empty(BOOTSTRAP_DRAWS)
-    for index in range(BOOTSTRAP_DRAWS):
-        picked = generator.integers(0, size, size)
+
+    def ratio(picked: NDArray[np.int64]) -> float:
         below = denominators[picked].sum()
-        draws[index] = numerators[picked].sum() / below if below else np.nan
+        return float(numerators[picked].sum() / below) if below else math.nan
+
+    return bootstrap(ratio, len(numerators), seed=seed, level=level)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float], size: int, *, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a statistic of ``size`` examples when they are drawn again.
+
+    Args:
+        statistic: of the examples with these numbers; draws of which it is not a number are left out.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    draws = [statistic(generator.integers(0, size, size)) for _ in range(BOOTSTRAP_DRAWS)]
     tail = (1.0 - level) / 2
     low, high = np.nanquantile(draws, [tail, 1.0 - tail])
     return float(low), float(high)
@@ -38,6 +51,10 @@ class Difference:
     low: float
     high: float
     p_value: float
+
+    def as_change(self) -> Difference:
+        """Of the perplexities, as a share of the first, where this is in nats."""
+        return Difference(math.expm1(self.value), math.expm1(self.low), math.expm1(self.high), self.p_value)
 
 
 def paired_difference(

@@ -81,7 +81,7 @@ def side_by_side(
         perplexity = masked_perplexity(loaded.denoiser, codec, texts, mask_rate=mask_rate, seed=seed)
         same_tokenizer = first is not None and first.perplexity.tokenizer == perplexity.tokenizer
         row = Measured(
-            model=name, num_parameters=sum(each.numel() for each in loaded.denoiser.model.parameters()),
+            model=name, num_parameters=loaded.denoiser.num_parameters,
             num_pieces=len(codec), bound=bound, perplexity=perplexity,
             bits_difference=compare_bounds(first.bound, bound) if first else None,
             nll_difference=compare(first.perplexity, perplexity) if first and same_tokenizer else None,

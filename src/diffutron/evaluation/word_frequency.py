@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.perplexity import GroupScore, group_score
-from diffutron.evaluation.questions import WINDOW_TOKENS, ask, ask_for_texts
+from diffutron.evaluation.questions import ask, ask_for_texts, window_tokens
 from diffutron.model import Denoiser
 from diffutron.text import lower_tr, normalise
 from diffutron.tokens.codec import TextCodec
@@ -41,7 +41,7 @@ def perplexity_by_frequency(
     A hidden token belongs to the first run of letters in its word (``Ankara`` in ``Ankara'da``), and the two parts of
     the word count alike. Numbers and punctuation make a band of their own.
     """
-    read = ask_for_texts(texts, codec, max_tokens=min(WINDOW_TOKENS, denoiser.max_positions))
+    read = ask_for_texts(texts, codec, max_tokens=window_tokens(denoiser))
     bands = [_bands_of(each.ids, codec, counts) for each in read.questions]
     nll, masked = np.zeros((2, len(BANDS) + 1, read.num_texts))
     for answer in ask(

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffutron.corpus.document import text_digest
 from diffutron.errors import InputError
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
-from diffutron.model import Denoiser
+from diffutron.model import Denoiser, Loaded
 from diffutron.tokens.codec import TextCodec
 
 MAX_ROWS = 64
@@ -65,6 +65,11 @@ class Generator:
         self.denoiser, self.codec = denoiser, codec
         self.end_id = codec.end_id if learned_end else None
         self.forbidden = _never_generated(codec, int(denoiser.model.config.vocab_size))
+
+    @classmethod
+    def of(cls, loaded: Loaded, codec: TextCodec) -> Generator:
+        """Ends its texts itself if the model was trained to."""
+        return cls(loaded.denoiser, codec, learned_end=bool(loaded.diffusion.get("learned_end", False)))
 
     def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
         """The denoising of all requests at once; streaming and waiting both read this."""

@@ -134,17 +134,13 @@ def _attend_near(
     blocks = -(-length // half_window)
     rest = blocks * half_window - length
 
-    def padded(part: Tensor, *, before: int, after: int) -> Tensor:
-        return F.pad(part, (0, 0, before, after))
-
     def windows(part: Tensor) -> Tensor:  # [B, H, L, D] to [B * blocks, H, 3 * half_window, D]
-        whole = padded(part, before=half_window, after=half_window + rest)
+        whole = F.pad(part, (0, 0, half_window, half_window + rest))
         each = whole.unfold(2, 3 * half_window, half_window).transpose(-1, -2)
         return each.transpose(1, 2).flatten(0, 1)
 
-    queries = padded(query, before=0, after=rest).unflatten(2, (blocks, half_window)).transpose(1, 2).flatten(0, 1)
-    is_there = padded(inside[:, None, :, None], before=half_window, after=half_window + rest)
-    is_there = is_there.unfold(2, 3 * half_window, half_window).flatten(1, 3).flatten(0, 1)  # [B * blocks, 3h]
+    queries = F.pad(query, (0, 0, 0, rest)).unflatten(2, (blocks, half_window)).transpose(1, 2).flatten(0, 1)
+    is_there = windows(inside[:, None, :, None]).flatten(1)  # [B * blocks, 3 * half_window]
     place = torch.arange(3 * half_window, device=query.device)
     offset = place[None, :] - half_window - place[:half_window, None]
     near = offset.abs() <= half_window

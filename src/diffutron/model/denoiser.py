@@ -33,6 +33,10 @@ class Denoiser(nn.Module):
         return positions - 2 if self.family.positions_follow_padding else positions
 
     @property
+    def num_parameters(self) -> int:
+        return sum(each.numel() for each in self.parameters())
+
+    @property
     def layers(self) -> list[nn.Module]:
         """The encoder's layers, from the first to the last."""
         lists = [list(each) for each in self.model.base_model.modules() if isinstance(each, nn.ModuleList)]

@@ -77,7 +77,7 @@ class Run:
 
     @property
     def parameters(self) -> int:
-        return sum(param.numel() for param in self.loaded.denoiser.parameters())
+        return self.loaded.denoiser.num_parameters
 
 
 def prepare_run(
