@@ -28,7 +28,7 @@ import numpy as np
 
 from diffutron.cli.console import ProgressLine, print_json
 from diffutron.corpus import files_of, read_records, read_texts
-from diffutron.corpus.document import text_digest
+from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, DiffutronError
 from diffutron.evaluation import MaskedPerplexity, masked_perplexity
 from diffutron.evaluation.perplexity import GroupScore, by_group, compare

@@ -30,7 +30,7 @@ from typing import Any
 
 from diffutron.cli.console import ProgressLine, print_json
 from diffutron.corpus import read_texts
-from diffutron.corpus.document import text_digest
+from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, DiffutronError, InputError
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.perplexity import MaskedPerplexity, compare, masked_perplexity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from diffutron.corpus.document import text_digest
+from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.evaluation import (
     LikelihoodBound,

@@ -28,6 +28,9 @@ data:
     sources: [{path: texts.jsonl, name: "<script>"}]
     heldout_share: 0.2
     min_characters: 10
+    filters: none
+    duplicates: {near: false, paragraphs: false}
+    decontaminate: none
   max_tokens: 48
 objective: {kind: mlm-range}
 optimizer: {learning_rate: 1e-2}
@@ -254,9 +257,9 @@ def test_only_the_first_worker_builds_and_writes(place):
         (place / "run" / name).unlink()
     second = Second()
     run = prepare_run(recipe, place / "run", workers=second)
-    assert second.asked == 2  # waited for the corpus and for the files
+    assert second.asked == 3  # waited for the corpus, the rows and the files
     assert run.rows.fingerprint == first.rows.fingerprint
-    assert sorted(path.name for path in (place / "run").iterdir()) == ["corpus"]
+    assert sorted(path.name for path in (place / "run").iterdir()) == ["corpus", "rows"]
 
 
 def test_what_the_first_worker_met_stops_the_others(place):

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffutron.corpus import CorpusSettings, build_corpus, open_corpus, read_texts
+from diffutron.corpus.build import _only_build
+from diffutron.corpus.plan import file_digest, plan_build
 from diffutron.errors import DataError
 
 TEXTS = [f"Bu {number} numaralı metindir ve yeterince uzundur." for number in range(300)]
@@ -24,7 +26,8 @@ def write_jsonl(path, records):
 
 def recipe(*sources, **changes):
     sources = [source if isinstance(source, dict) else {"path": source} for source in sources]
-    return CorpusSettings(sources=sources, **{"min_characters": 10, "heldout_share": 0.2, **changes})
+    plain = {"filters": "none", "duplicates": {"near": False, "paragraphs": False}}  # the texts here are all alike
+    return CorpusSettings(sources=sources, **{"min_characters": 10, "heldout_share": 0.2, **plain, **changes})
 
 
 def texts_of(corpus):
@@ -48,7 +51,9 @@ def out(tmp_path):
 
 def test_the_folder_holds_both_parts_a_report_and_the_quarantine(source, out):
     corpus = build_corpus(recipe(source), out)
-    assert sorted(tree(out)) == ["heldout.jsonl.gz", "quarantine.jsonl", "report.json", "train.jsonl.gz"]
+    assert sorted(tree(out)) == [
+        "heldout.jsonl.gz", "manifest.json", "quarantine.jsonl", "report.json", "train.jsonl.gz",
+    ]  # fmt: skip
     assert json.loads((out / "report.json").read_text(encoding="utf-8")) == corpus.report
     assert open_corpus(out) == corpus
     assert list(out.parent.iterdir()) == [out]
@@ -151,8 +156,8 @@ def test_broken_records_are_quarantined_with_their_place_and_counted(tmp_path, o
         json.dumps({"text": TEXTS[0]}) + '\n{"text": \n[1]\n{"text": 5}\n{"other": "x"}\n', encoding="utf-8"
     )
     corpus = build_corpus(recipe(path), out)
-    assert corpus.report["dropped"] == {"broken record": 4}
-    assert (corpus.report["read"], corpus.report["kept"]) == (5, 1)
+    assert corpus.report["dropped"] == {}
+    assert (corpus.report["read"], corpus.report["quarantined"], corpus.report["kept"]) == (5, 4, 1)
     quarantine = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [fault["place"] for fault in quarantine] == [f"{path}:{line}" for line in (2, 3, 4, 5)]
     assert all(fault["reason"] for fault in quarantine)
@@ -180,7 +185,7 @@ def test_what_is_read_is_kept_or_dropped_for_a_reason(tmp_path, records, where, 
     always = {"path": write_jsonl(tmp_path / "y.jsonl", [TEXTS[297]]), "name": "t"}
     report = build_corpus(recipe(source, always, max_characters=90), tmp_path / "corpus").report
     assert report["read"] == len(records) + 3
-    assert report["read"] == report["kept"] + sum(report["dropped"].values())
+    assert report["read"] == report["kept"] + report["quarantined"] + sum(report["dropped"].values())
     assert report["kept"] == report["train"] + report["heldout"] == sum(report["by_source"].values())
 
 
@@ -226,12 +231,45 @@ def test_sample_and_split_are_drawn_apart(source, out):
     assert 0 < corpus.report["heldout"] < corpus.report["train"]
 
 
-def test_max_documents_stops_reading(tmp_path, out):
+def test_max_records_stops_reading(tmp_path, out):
     path = write_jsonl(tmp_path / "x.jsonl", [*TEXTS[:5], [1], *TEXTS[5:]])  # the sixth line is broken
-    corpus = build_corpus(recipe({"path": path, "max_documents": 5}), out)
+    corpus = build_corpus(recipe({"path": path, "max_records": 5}), out)
     assert corpus.report["by_source"] == {str(path): 5}
-    assert corpus.report["dropped"] == {}
-    assert build_corpus(recipe({"path": path, "max_documents": 9999}), out).report["kept"] == 300
+    assert (corpus.report["dropped"], corpus.report["quarantined"]) == ({}, 0)
+    assert build_corpus(recipe({"path": path, "max_records": 9999}), out).report["kept"] == 300
+
+
+def test_max_documents_is_a_cap_on_what_stays_chosen_by_text_not_by_place(tmp_path, source, out):
+    def chosen(path, most):
+        corpus = build_corpus(recipe({"path": path, "max_documents": most}), out)
+        return set().union(*texts_of(corpus)), corpus.report["dropped"]
+
+    texts, dropped = chosen(source, 50)
+    assert (len(texts), dropped) == (50, {"above the cap": 250})
+    assert chosen(write_jsonl(tmp_path / "turned.jsonl", TEXTS[::-1]), 50)[0] == texts
+    assert texts < chosen(source, 100)[0]
+    repeated = write_jsonl(tmp_path / "twice.jsonl", TEXTS + TEXTS)
+    assert chosen(repeated, 50) == (texts, {"above the cap": 250, "exact duplicate": 300})
+    assert chosen(source, 9999) == (set(TEXTS), {})
+
+
+def test_a_weight_repeats_training_texts_and_never_held_out_ones(source, out):
+    once = build_corpus(recipe(source), out)
+    train, heldout = texts_of(once)
+    corpus = build_corpus(recipe({"path": source, "weight": 2.5}), out)
+    often, still = texts_of(corpus)
+    assert still == heldout
+    assert set(often) == set(train)
+    assert set(Counter(often).values()) == {2, 3}
+    assert len(often) == len(train) + corpus.report["copies"]
+    assert abs(len(often) / len(train) - 2.5) < 0.2
+    assert corpus.report["kept"] == once.report["kept"]
+
+
+def test_a_weight_below_one_drops_texts_with_a_reason(source, out):
+    report = build_corpus(recipe({"path": source, "weight": 0.25}), out).report
+    assert report["dropped"]["weight below 1"] == 300 - report["kept"]
+    assert 0 < report["train"] < 120
 
 
 def test_a_record_keeps_what_it_says_of_its_origin_and_the_source_fills_the_rest(tmp_path, out):
@@ -271,31 +309,79 @@ def test_a_missing_source_is_found_before_anything_is_read(tmp_path, source, out
     def refuse(*_):
         raise AssertionError("read before looking")
 
-    monkeypatch.setattr("diffutron.corpus.build.read_records", refuse)
+    monkeypatch.setattr("diffutron.corpus.steps.read_records", refuse)
     with pytest.raises(DataError, match=r"yok\.jsonl does not exist"):
         build_corpus(recipe(source, tmp_path / "yok.jsonl"), out)
     assert tree(out.parent) == finished
 
 
-def test_a_build_that_breaks_off_leaves_no_trace_and_keeps_the_old_corpus(tmp_path, source, out, finished):
-    broken = tmp_path / "z.parquet"
-    broken.write_bytes(b"PAR1 rotten PAR1")
-    with pytest.raises(DataError, match=r"z\.parquet"):
-        build_corpus(recipe(source, broken), out)
-    assert tree(out.parent) == finished
+def test_a_file_that_is_rotten_is_quarantined_and_the_run_goes_on(tmp_path, source, out):
+    (tmp_path / "z.parquet").write_bytes(b"PAR1 rotten PAR1")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps({"text": TEXTS[0] * 50}).encode())[:-20])
+    report = build_corpus(recipe(source, tmp_path / "z.parquet", tmp_path / "cut.jsonl.gz"), out).report
+    assert (report["kept"], report["quarantined"]) == (300, 2)
+    quarantine = [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [Path(fault["place"]).name for fault in quarantine] == ["z.parquet", "cut.jsonl.gz"]
+
+
+def test_what_an_interrupted_build_finished_is_not_done_again(tmp_path, source, out, finished, monkeypatch):
+    other = write_jsonl(tmp_path / "x.jsonl", [text + " Tekrar." for text in TEXTS])
+    digest, read = file_digest, list[str]()
+
+    def watch(file):
+        read.append(file.name)
+        if file.name == "x.jsonl" and read.count("x.jsonl") == 1:
+            raise KeyboardInterrupt
+        return digest(file)
+
+    monkeypatch.setattr("diffutron.corpus.steps.file_digest", watch)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(recipe(source, other), out)
+    assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}
+    corpus = build_corpus(recipe(source, other), out)
+    assert read == ["source.jsonl", "x.jsonl", "x.jsonl"]
     assert list(out.parent.iterdir()) == [out]
+    assert corpus == build_corpus(recipe(source, other), out.with_name("elsewhere")).__class__(out, corpus.report)
 
 
-def test_an_interrupted_build_leaves_no_trace_and_keeps_the_old_corpus(tmp_path, source, out, finished):
-    def interrupt(_):
+def test_a_changed_recipe_or_file_starts_afresh(tmp_path, source, out, monkeypatch):
+    def stop(*_):
         raise KeyboardInterrupt
 
-    long = write_jsonl(tmp_path / "x.jsonl", TEXTS + [text + " Tekrar." for text in TEXTS])
+    for change in ({"seed": 1}, {}):
+        with monkeypatch.context() as patch:
+            patch.setattr("diffutron.corpus.build._join", stop)
+            with pytest.raises(KeyboardInterrupt):
+                build_corpus(recipe(source, heldout_share=0), out)
+        if not change:
+            write_jsonl(source, TEXTS[:7])
+        assert build_corpus(recipe(source, heldout_share=0, **change), out).report["kept"] == (300 if change else 7)
 
-    with pytest.raises(KeyboardInterrupt):
-        build_corpus(recipe(long), out, on_progress=interrupt)
-    assert tree(out.parent) == finished
-    assert list(out.parent.iterdir()) == [out]
+
+def test_two_builds_of_one_folder_do_not_work_at_once(source, out):
+    with _only_build(plan_build(recipe(source), out)), pytest.raises(DataError, match="another build is at work"):
+        build_corpus(recipe(source), out)
+
+
+def test_the_result_does_not_depend_on_the_workers(tmp_path, out, monkeypatch):
+    for name in "abcd":
+        write_jsonl(tmp_path / f"{name}.jsonl", [f"{text} {name if n % 3 else ''}" for n, text in enumerate(TEXTS)])
+    sources = [tmp_path / f"{name}.jsonl" for name in "abcd"]
+    alone = build_corpus(recipe(*sources), out)
+    before = tree(out)
+    for workers in (2, 3):
+        together = build_corpus(recipe(*sources, executor={"kind": "local", "workers": workers}), out)
+        assert together.report == alone.report
+        assert tree(out) == before
+
+
+def test_a_file_without_seams_is_shared_among_tasks_and_nothing_is_lost(tmp_path, out, monkeypatch):
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXTS)))
+    monkeypatch.setattr("diffutron.corpus.plan.TASK_BYTES", path.stat().st_size // 3)
+    assert len(plan_build(recipe(path), out).tasks) > 3
+    train, heldout = texts_of(build_corpus(recipe(path), out))
+    assert sorted(train + heldout) == sorted(TEXTS)
 
 
 @pytest.mark.parametrize("moment", ["gzip.GzipFile.write", "pathlib.Path.rename"])
@@ -308,6 +394,8 @@ def test_a_full_disk_is_an_error_of_one_line_that_keeps_the_old_corpus(source, o
         build_corpus(recipe(source, seed=1), out)
     monkeypatch.undo()
     assert str(caught.value) == f"corpus {out} could not be written: No space left on device"
+    assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}
+    build_corpus(recipe(source), out)
     assert tree(out.parent) == finished
 
 
@@ -315,13 +403,16 @@ def test_the_old_corpus_survives_when_the_new_one_cannot_take_its_place(source, 
     rename = Path.rename
 
     def refuse_the_draft(self, target):
-        if Path(target) == out and (self / "report.json").is_file() and self.suffix == ".tmp":
+        if Path(target) == out and self.name == "draft":
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_draft)
     with pytest.raises(DataError, match="Input/output error"):
         build_corpus(recipe(source, seed=1), out)
+    monkeypatch.undo()
+    assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}
+    build_corpus(recipe(source), out)
     assert tree(out.parent) == finished
 
 
@@ -338,7 +429,7 @@ def test_sources_that_leave_nothing_are_an_error(tmp_path, out, content):
     with pytest.raises(DataError, match="no document is left of ") as caught:
         build_corpus(recipe(path), out)
     message = str(caught.value)
-    assert {"[1]\n": "broken record", '{"text": "kısa"}\n': "near-empty"}.get(content, "are empty") in message
+    assert {"[1]\n": "1 quarantined", '{"text": "kısa"}\n': "near-empty"}.get(content, "are empty") in message
     assert not any(out.parent.glob("*"))
     assert not any(out.parent.glob(".*"))
 
@@ -366,11 +457,13 @@ def test_only_a_corpus_opens_as_one(tmp_path, source, out):
         open_corpus(out)
 
 
-def test_progress_is_reported_while_reading(tmp_path, out):
-    seen = Counter()
+def test_progress_comes_to_the_end_of_every_step(tmp_path, out):
+    seen = {}
     many = write_jsonl(tmp_path / "x.jsonl", [f"{text} {n}" for text in TEXTS for n in range(4)])
-    build_corpus(recipe(many), out, on_progress=lambda report: seen.update([report.kept]))
-    assert seen == {500: 1, 1000: 1}
+    build_corpus(recipe(many), out, on_progress=lambda progress: seen.update({progress.stage: progress}))
+    assert list(seen) == ["read", "match", "settle", "prune", "write", "publish"]
+    assert {progress.share for progress in seen.values()} == {1.0}
+    assert seen["read"].read == 1200
 
 
 def test_a_corpus_can_be_moved(source, out, tmp_path):
@@ -379,3 +472,9 @@ def test_a_corpus_can_be_moved(source, out, tmp_path):
     moved = open_corpus(tmp_path / "moved")
     assert moved.report == corpus.report
     assert len(texts_of(moved)[0]) == corpus.report["train"]
+
+
+def test_an_output_inside_a_source_is_refused(source, tmp_path):
+    build_corpus(recipe(source), tmp_path / "corpus")
+    with pytest.raises(DataError, match="lies inside the source"):
+        build_corpus(recipe(tmp_path), tmp_path / "corpus")

@@ -13,7 +13,7 @@ from diffutron.corpus import CorpusSettings, build_corpus
 from diffutron.evaluation import masked_perplexity
 from diffutron.evaluation.perplexity import compare
 from diffutron.model import load_model
-from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_folder
+from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS, tiny_codec, tiny_folder
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("az", "de", "uz")
@@ -100,7 +100,7 @@ def test_the_sample_depends_neither_on_order_nor_on_other_texts(script, records)
 
 def test_what_a_run_was_trained_on_is_left_out_and_what_it_held_out_is_taken(run, records, place):
     # The run's corpus: a part of the texts, of which it holds out another part; both are chosen by a hash.
-    settings = {"sources": [{"path": "data.jsonl.gz", "sample": 0.5}], "heldout_share": 0.3, "min_characters": 5}
+    settings = {"sources": [{"path": "data.jsonl.gz", "sample": 0.5}], "heldout_share": 0.3, **PLAIN_CORPUS}
     corpus = build_corpus(CorpusSettings.model_validate(settings), place / "corpus")
     parts = {}
     for name in ("train", "heldout"):

@@ -68,7 +68,7 @@ def test_encode_train_save_merge_load_fill_and_generate(published, tmp_path):
     from diffutron.api import DiffusionLM
     from diffutron.corpus import build_corpus
     from diffutron.model import load_model, save_model
-    from diffutron.testing import TINY_TEXTS
+    from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS
     from diffutron.training.run import execute, prepare_run
 
     texts = tmp_path / "texts.jsonl"
@@ -79,7 +79,7 @@ def test_encode_train_save_merge_load_fill_and_generate(published, tmp_path):
     ])  # fmt: skip
     from diffutron.corpus import CorpusSettings, SourceSettings
 
-    build_corpus(CorpusSettings(sources=[SourceSettings(path=texts)], heldout_share=0.0, min_characters=5),
+    build_corpus(CorpusSettings(sources=[SourceSettings(path=texts)], heldout_share=0.0, **PLAIN_CORPUS),
                  tmp_path / "corpus")  # fmt: skip
     run = prepare_run(recipe, tmp_path / "run")
     assert (run.parameters, run.trainable) == (361_853_440, 54_067_200)

@@ -94,7 +94,7 @@ def test_one_command_measures_the_published_checkpoints_on_the_published_data(ru
 
 
 def sorted_by_hash(texts):
-    from diffutron.corpus.document import text_digest
+    from diffutron.corpus.draws import text_digest
 
     return sorted(texts, key=text_digest)
 

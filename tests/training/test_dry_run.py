@@ -20,6 +20,9 @@ data:
     sources: [{path: texts.jsonl}]
     heldout_share: 0.2
     min_characters: 10
+    filters: none
+    duplicates: {near: false, paragraphs: false}
+    decontaminate: none
   max_tokens: 48
 lora: {r: 4, alpha: 4}
 objective: {kind: mlm, mask_rate: 0.3}

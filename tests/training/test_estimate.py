@@ -15,7 +15,7 @@ from diffutron.errors import InputError
 from diffutron.model import Denoiser, add_lora
 from diffutron.model.known import config_of
 from diffutron.recipe import check
-from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_config, tiny_folder, tiny_tokenizer
+from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS, tiny_codec, tiny_config, tiny_folder, tiny_tokenizer
 from diffutron.tokens.rows import Rows, encode_rows
 from diffutron.training.estimate import estimate
 from diffutron.training.fit import Engine
@@ -164,7 +164,7 @@ def test_tokens_of_epochs_are_counted_where_the_corpus_is_built(bert, tmp_path):
         "".join(json.dumps({"text": f"{text} {number}"}) + "\n" for number in range(9) for text in TINY_TEXTS)
     )
     corpus = build_corpus(
-        CorpusSettings(sources=[SourceSettings(path=texts)], min_characters=5, heldout_share=0.2), tmp_path / "corpus"
+        CorpusSettings(sources=[SourceSettings(path=texts)], heldout_share=0.2, **PLAIN_CORPUS), tmp_path / "corpus"
     )
     real = int(encode_rows(read_texts(corpus.train), tiny_codec(), max_tokens=20).lengths.sum())
     data = {"corpus": str(corpus.folder), "max_tokens": 20}

@@ -30,7 +30,7 @@ from diffutron.errors import CheckpointError, ModelError
 from diffutron.model import LoraSettings, add_lora, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import appearing, recover
 from diffutron.recipe import check
-from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
+from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import encode_rows
 from diffutron.training import state
@@ -105,7 +105,7 @@ def test_run_killed_anywhere_ends_with_the_same_bits(tmp_path, processes):
     sources = [{"path": str(tmp_path / "texts.txt")}]
     common = {
         "model": str(tmp_path / "tiny"),
-        "data": {"build": {"sources": sources, "min_characters": 10, "heldout_share": 0}, "max_tokens": 48},
+        "data": {"build": {"sources": sources, **PLAIN_CORPUS, "heldout_share": 0}, "max_tokens": 48},
         "objective": {"kind": "mlm", "mask_rate": 0.3}, "batch_tokens": 60, "train_tokens": 4000,
         "checkpoint_every_tokens": 1,
     }  # fmt: skip

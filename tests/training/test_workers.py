@@ -20,7 +20,7 @@ from diffutron.errors import CheckpointError, InputError
 from diffutron.evaluation import masked_perplexity
 from diffutron.model import Loaded, LoraSettings, add_lora
 from diffutron.recipe import check
-from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
+from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import encode_rows
 from diffutron.training import state
@@ -334,7 +334,7 @@ def command(tmp_path):
     sources = [{"path": str(tmp_path / "texts.txt")}]
     recipe = {
         "model": str(tiny_folder(tmp_path / "tiny")), "lora": {"r": 4, "alpha": 8},
-        "data": {"build": {"sources": sources, "min_characters": 10, "heldout_share": 0.2}, "max_tokens": 48},
+        "data": {"build": {"sources": sources, **PLAIN_CORPUS, "heldout_share": 0.2}, "max_tokens": 48},
         "objective": {"kind": "mlm", "mask_rate": 0.3}, "batch_tokens": 200, "micro_batch_tokens": 60,
         "train_tokens": 1000, "optimizer": {"learning_rate": 3e-3},
     }  # fmt: skip

@@ -52,8 +52,10 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
 
     begun = time.monotonic()
     with _stage("1/5 curate: Atatürk's shorter speeches, public domain"):
-        source = SourceSettings(path=sample_corpus(), name="speeches", domain="speeches")
-        corpus = build_corpus(CorpusSettings(sources=[source], heldout_share=0.15), out / "corpus")
+        source = SourceSettings(path=str(sample_corpus()), name="speeches", domain="speeches")
+        corpus = build_corpus(
+            CorpusSettings(sources=[source], heldout_share=0.15, decontaminate="none"), out / "corpus"
+        )
         note(
             f"    {corpus.report['train']} training and {corpus.report['heldout']} held-out documents, dropped "
             f"{sum(corpus.report['dropped'].values())}"

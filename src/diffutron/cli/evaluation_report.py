@@ -127,7 +127,7 @@ def _name_of(path: Path) -> str:
 
 def _some(texts: list[str], most: int | None) -> list[str]:
     """At most so many of the texts, in their order: a choice that does not depend on it."""
-    from diffutron.corpus.document import text_digest
+    from diffutron.corpus.draws import text_digest
 
     if most is None or len(texts) <= most:
         return texts

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, OfflineOption, ProgressLine, SetOption, count, duration, note, print_json
+from diffutron.cli.console import JsonOption, OfflineOption, SetOption, count, duration, note, print_json
 
 if TYPE_CHECKING:
-    from diffutron.corpus import CurationReport
     from diffutron.training.recipe import TrainRecipe
     from diffutron.training.run import Run
     from diffutron.training.workers import Workers
@@ -119,6 +118,7 @@ class _Alarm:
 
 def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, tensorboard: bool) -> Path:
     """Train and report; only the first worker has something to say."""
+    from diffutron.cli.data import show_progress
     from diffutron.cli.live import RunLine
     from diffutron.cli.run_report import write_run_report
     from diffutron.cli.tensorboard import TensorBoardLog
@@ -126,12 +126,7 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
     from diffutron.training.run import execute, prepare_run
 
     events = TensorBoardLog(folder) if tensorboard and workers.is_first else None
-    reading = ProgressLine()
-
-    def show_corpus(report: CurationReport) -> None:
-        reading.show(f"corpus | {count(report.read)} read | {count(report.kept)} kept")
-
-    run = prepare_run(settings, folder, on_corpus=show_corpus, workers=workers)
+    run = prepare_run(settings, folder, on_corpus=show_progress("corpus"), workers=workers)
     precision = choose_precision(settings.precision, next(run.loaded.denoiser.parameters()).device).note
     with RunLine(quiet=not workers.is_first) as line:
         line.note(

@@ -3,81 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
-import itertools
+import importlib.metadata
 import json
+import os
+import platform
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
-from diffutron.corpus.curate import CurationReport, curate
-from diffutron.corpus.document import Document, text_digest
-from diffutron.corpus.read import Fault, files_of, read_records
+from diffutron.corpus.execute import Stage, run_stages
+from diffutron.corpus.plan import Plan, file_digest, identity, plan_build, write_json
+from diffutron.corpus.settings import CorpusSettings
+from diffutron.corpus.steps import (
+    Clean,
+    Judge,
+    KeepTexts,
+    MatchKeys,
+    PruneParagraphs,
+    ReadRecords,
+    Settle,
+    Step,
+    WriteParts,
+    build_index,
+)  # fmt: skip
+from diffutron.corpus.tally import Tally
 from diffutron.errors import DataError
-from diffutron.recipe import Settings
-from diffutron.text import normalise
 
-
-class SourceSettings(Settings):
-    """One source of texts: a file or folder, or a data set on the hub."""
-
-    path: Path | None = None
-    """A file or folder of JSONL(.gz), txt(.gz) or parquet."""
-    hub: str | None = None
-    """A data set's id on the Hugging Face hub, read as a stream."""
-    config: str | None = None
-    """The hub data set's configuration, e.g. 20231101.tr."""
-    revision: str | None = None
-    """The hub data set's revision; name one to be able to repeat the build."""
-    split: str = "train"
-    """The hub data set's split."""
-    text_field: str = "text"
-    """The field that holds the text."""
-    name: str | None = None
-    """What reports call the source; its path or id unless named."""
-    license: str | None = None
-    """Licence of records that state none."""
-    domain: str | None = None
-    """Domain of records that state none, e.g. news."""
-    where: dict[str, list[str]] = Field(default_factory=dict)
-    """Keep only records whose field has one of these values."""
-    exclude: dict[str, list[str]] = Field(default_factory=dict)
-    """Leave out records whose field has one of these values."""
-    sample: float = Field(default=1.0, gt=0, le=1)
-    """Share of documents to keep, chosen by a hash of the text."""
-    max_documents: int | None = Field(default=None, ge=1)
-    """Stop after so many records of the source, those filtered out included."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> SourceSettings:
-        if (self.path is None) == (self.hub is None):
-            raise ValueError("a source needs either a path or a hub id")
-        return self
-
-    @property
-    def label(self) -> str:
-        return self.name or self.hub or str(self.path)
-
-
-class CorpusSettings(Settings):
-    """Where texts come from, which of them stay, and how many are held out."""
-
-    sources: list[SourceSettings] = Field(min_length=1)
-    """The sources, read in this order; of two equal texts the first stays."""
-    min_characters: int = Field(default=40, ge=1)
-    """Shorter texts are near-empty and dropped."""
-    max_characters: int | None = Field(default=None, ge=1)
-    """Longer texts are dropped."""
-    heldout_share: float = Field(default=0.01, ge=0, lt=1)
-    """Share of documents kept out of training."""
-    seed: int = Field(default=0, ge=0)
-    """Chooses samples and the split."""
+LIBRARIES = ("datatrove", "ftfy", "eldc", "py3langid", "xxhash", "numpy")
+"""whose versions may change what stays"""
 
 
 @dataclass(frozen=True)
@@ -96,56 +52,55 @@ class BuiltCorpus:
         return self.folder / "heldout.jsonl.gz"
 
 
+class NothingLeft(DataError):
+    """Every document was dropped."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is."""
+
+    stage: str
+    share: float
+    """of the stage, between 0 and 1"""
+    read: int
+    """documents that the running tasks and the finished ones have read"""
+
+
 def build_corpus(
-    settings: CorpusSettings, out: Path, *, on_progress: Callable[[CurationReport], None] = lambda _: None
+    settings: CorpusSettings, out: Path, *, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> BuiltCorpus:
-    """Read, clean, deduplicate and split; the folder appears in one rename.
+    """Read, clean, filter, deduplicate and split; the folder appears in one rename.
+
+    What tasks have finished lies beside ``out`` in a hidden folder until the corpus stands: a build that was killed
+    goes on from there when it is started again with the same recipe and the same files.
 
     Raises:
-        DataError: a source is missing, nothing is left, the disk refuses, or ``out`` exists and is not a corpus.
+        DataError: a source is missing, nothing is left, the disk refuses, another build is at work on ``out``, or
+            ``out`` exists and is not a corpus.
     """
     out = Path(out)
+    _take_back(out)
     if out.exists() and not (out / "report.json").is_file():
         raise DataError(f"{out} exists and is not a corpus; choose another folder")
-    draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
-    report, faults = CurationReport(), list[Fault]()
-
-    def on_fault(fault: Fault) -> None:
-        faults.append(fault)
-        report.read += 1
-        report.drop("broken record")
-
-    # Look before a long read: a missing last source should not cost an hour.
-    for source in settings.sources:
-        if source.path is not None:
-            files_of(source.path)
+    plan = plan_build(settings, out)
     try:
-        draft.mkdir(parents=True)
-        documents = curate(
-            _documents(settings, report, on_fault), report,
-            min_characters=settings.min_characters, max_characters=settings.max_characters,
-        )  # fmt: skip
-        counts = _write_split(documents, draft, settings, report, on_progress)
-        if report.kept == 0:
-            raise DataError(
-                f"no document is left of {report.read} read: {dict(report.dropped) or 'the sources are empty'}"
-            )
-        summary = {
-            **report.as_dict(),
-            **counts,
-            "fingerprint": _fingerprint(draft),
-            "recipe": settings.model_dump(mode="json"),
-        }
-        (draft / "report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        with open(draft / "quarantine.jsonl", "w", encoding="utf-8") as quarantine:
-            for fault in faults:
-                quarantine.write(json.dumps({"place": fault.place, "reason": fault.reason}, ensure_ascii=False) + "\n")
-        _replace(out, draft)
+        with _only_build(plan):
+            _begin(plan)
+            build_index(plan)
+            finished = run_stages(
+                stages_of(plan), settings.executor, plan.folder / "logs",
+                on_tick=lambda stage: on_progress(_progress(plan, stage)),
+            )  # fmt: skip
+            if not finished:
+                raise DataError(f"the cluster is at work on {out}; run the same command again to see how far it is")
+        shutil.rmtree(plan.folder, ignore_errors=True)
+    except NothingLeft:
+        shutil.rmtree(plan.folder, ignore_errors=True)  # it would be so again
+        raise
     except OSError as error:
         raise DataError(f"corpus {out} could not be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return BuiltCorpus(out, summary)
+    return open_corpus(out)
 
 
 def open_corpus(folder: Path) -> BuiltCorpus:
@@ -162,90 +117,151 @@ def open_corpus(folder: Path) -> BuiltCorpus:
         ) from None
 
 
-def _documents(
-    settings: CorpusSettings, report: CurationReport, on_fault: Callable[[Fault], None]
-) -> Iterator[Document]:
-    for source in settings.sources:
-        for place, record in itertools.islice(_records(source, on_fault), source.max_documents):
-            if not _matches(record, source):
-                report.read += 1
-                report.drop("not asked for")
-                continue
-            text = record.get(source.text_field)
-            if not isinstance(text, str):
-                on_fault(Fault(place, f"has no text in the field {source.text_field!r}"))
-                continue
-            text = normalise(text)
-            if source.sample < 1 and _uniform(text, settings.seed, "sample") >= source.sample:
-                report.read += 1
-                report.drop("not in the sample")
-                continue
-            yield Document(
-                text=text, place=place, source=source.label,
-                license=str(record.get("license") or source.license or ""),
-                domain=str(record.get("domain") or source.domain or ""),
-            )  # fmt: skip
+def stages_of(plan: Plan) -> list[Stage]:
+    """The steps of a build, in order."""
+    tally = Tally()
+    reading: list[Step] = [kind(plan, tally) for kind in (ReadRecords, Clean, Judge, KeepTexts)]
+    return [
+        Stage("read", reading, len(plan.tasks)),
+        Stage("match", [MatchKeys(plan)], plan.num_partitions),
+        Stage("settle", [Settle(plan)], 1),
+        Stage("prune", [PruneParagraphs(plan)], plan.num_partitions),
+        Stage("write", [WriteParts(plan)], len(plan.tasks)),
+        Stage("publish", [Publish(plan)], 1),
+    ]
 
 
-def _records(source: SourceSettings, on_fault: Callable[[Fault], None]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if source.path is not None:
-        for file in files_of(source.path):
-            yield from read_records(file, on_fault)
-        return
-    assert source.hub is not None
+class Publish(Step):
+    """The parts end to end, the report and the manifest, in a folder that takes its name when it is whole."""
+
+    name = "publish"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        plan = self.plan
+        draft = plan.folder / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        tally = _total(plan)
+        if tally.kept == 0:
+            ends = {reason: counts.total() for reason, counts in tally.dropped.items()} | {
+                "quarantined": tally.quarantined
+            }
+            told = ", ".join(f"{number} {reason}" for reason, number in ends.items() if number)
+            raise NothingLeft(f"no document is left of {tally.read} read: {told or 'the sources are empty'}")
+        for kind, suffix in (("train", "jsonl.gz"), ("heldout", "jsonl.gz"), ("quarantine", "jsonl")):
+            _join(plan.files(kind, suffix), draft / f"{kind}.{suffix}")
+        report = _report(plan, tally)
+        write_json(draft / "manifest.json", _manifest(plan, draft, report), indent=2)
+        write_json(draft / "report.json", report, indent=2)
+        _replace(plan.out, draft)
+
+
+def _total(plan: Plan) -> Tally:
+    """Every task's counts together; what was read is what was kept, dropped or quarantined."""
+    files = [*plan.files("read", "json"), *plan.files("written", "json")]
+    tally = Tally.sum(Tally.from_dict(json.loads(file.read_text(encoding="utf-8"))) for file in files)
+    assert tally.read == tally.kept + tally.num_dropped + tally.quarantined, "the totals do not balance"
+    return tally
+
+
+def _report(plan: Plan, tally: Tally) -> dict[str, Any]:
+    values = tally.as_dict()
+    dropped = {reason: counts.total() for reason, counts in tally.dropped.items()}
+    digest = hashlib.sha256("".join(
+        side for file in plan.files("digest", "json") for side in json.loads(file.read_text(encoding="utf-8"))
+    ).encode())  # fmt: skip
+    return {
+        **values,
+        "dropped": dict(sorted(dropped.items(), key=lambda each: -each[1])),
+        "dropped_by_source": values["dropped"],
+        "samples": {kind: [each._asdict() for each in samples] for kind, samples in tally.samples.items()},
+        "fingerprint": digest.hexdigest()[:16],
+        "recipe": plan.settings.identity(),
+    }
+
+
+def _manifest(plan: Plan, draft: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """What it takes to make the same bytes again."""
+    inputs: dict[str, str] = {}
+    for file in plan.files("input", "json"):
+        if file.is_file():
+            inputs.update(json.loads(file.read_text(encoding="utf-8")))
+    hubs = [source for source in plan.settings.sources if source.hub is not None]
+    return {
+        "recipe": report["recipe"],
+        "inputs": [{"path": path, "sha256": digest} for path, digest in inputs.items()],
+        "hub": [
+            {"id": each.hub, "config": each.config, "revision": each.revision, "split": each.split} for each in hubs
+        ],
+        "outputs": {file.name: file_digest(file) for file in sorted(draft.iterdir())},
+        "documents": {key: report[key] for key in ("read", "kept", "train", "heldout", "quarantined")},
+        "fingerprint": report["fingerprint"],
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what decides which texts stay."""
+    names = ("diffutron", *LIBRARIES)
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _begin(plan: Plan) -> None:
+    """Keep what an earlier build of the same recipe from the same files finished; else start afresh."""
+    wanted, note = identity(plan, versions()), plan.folder / "identity.json"
     try:
-        from datasets.load import load_dataset
-    except ImportError:
-        raise DataError("reading from the hub needs: pip install 'diffutron[data]'") from None
-    try:
-        rows = load_dataset(source.hub, source.config, split=source.split, revision=source.revision, streaming=True)
-        for number, row in enumerate(rows, start=1):
-            yield f"{source.hub}:{number}", dict(row)
-    except Exception as error:  # datasets raises a dozen kinds, from httpx's to its own
-        line = " ".join(str(error).split())[:160]
-        raise DataError(f"data set {source.hub} cannot be read from the hub: {line}") from None
+        same = json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(wanted))
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        for path in plan.folder.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_json(note, wanted)
 
 
-def _matches(record: dict[str, Any], source: SourceSettings) -> bool:
-    wanted = all(record.get(key) in values for key, values in source.where.items())
-    return wanted and not any(record.get(key) in values for key, values in source.exclude.items())
-
-
-def _uniform(text: str, seed: int, purpose: str) -> float:
-    """A number in [0, 1) that belongs to (text, seed, purpose): the same on every machine and in any order."""
-    key = hashlib.sha256(f"{purpose}:{seed}:{text_digest(text)}".encode()).digest()
-    return int.from_bytes(key[:8], "little") / 2**64
-
-
-def _write_split(
-    documents: Iterator[Document], folder: Path, settings: CorpusSettings,
-    report: CurationReport, on_progress: Callable[[CurationReport], None],
-) -> dict[str, int]:  # fmt: skip
-    counts = {"train": 0, "heldout": 0}
-    with _gzip_writer(folder / "train.jsonl.gz") as train, _gzip_writer(folder / "heldout.jsonl.gz") as heldout:
-        files = {"train": train, "heldout": heldout}
-        for document in documents:
-            part = "heldout" if _uniform(document.text, settings.seed, "split") < settings.heldout_share else "train"
-            counts[part] += 1
-            record = {"text": document.text, "source": document.source, "license": document.license,
-                      "domain": document.domain}  # fmt: skip
-            files[part].write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
-            if report.kept % 500 == 0:
-                on_progress(report)
-    return counts
+def _progress(plan: Plan, stage: Stage) -> Progress:
+    finished = len(list((plan.folder / "logs" / stage.name / "completions").glob("*")))
+    if stage.name != "read":
+        return Progress(stage.name, finished / stage.num_tasks, 0)
+    share, read = 0.0, 0
+    for number, file in enumerate(plan.files("progress", "json")):
+        with contextlib.suppress(OSError, ValueError):
+            reached, documents = json.loads(file.read_text(encoding="utf-8"))
+            done = (plan.folder / "logs" / stage.name / "completions" / f"{number:05d}").exists()
+            share, read = share + (1.0 if done else reached), read + documents
+    return Progress(stage.name, min(share / stage.num_tasks, 1.0), read)
 
 
 @contextlib.contextmanager
-def _gzip_writer(path: Path) -> Iterator[gzip.GzipFile]:
-    # No name and no time in the header: equal corpora are equal files.
-    with open(path, "wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
-        yield stream
+def _only_build(plan: Plan) -> Iterator[None]:
+    """Hold the build's folder; the lock goes with the process, whatever ends it."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with open(plan.folder / "lock", "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except BlockingIOError:
+            raise DataError(f"another build is at work on {plan.out}; wait for it, or choose another folder") from None
+        yield
+
+
+def _join(files: Iterator[Path], out: Path) -> None:
+    """Files end to end; gzip files, too, are one then."""
+    with open(out, "wb") as whole:
+        for file in files:
+            with open(file, "rb") as part:
+                shutil.copyfileobj(part, whole, 1 << 20)
 
 
 def _replace(folder: Path, draft: Path) -> None:
     """Give ``draft`` the name ``folder``; what bore it before goes only once that is done."""
-    old = draft.with_suffix(".old")
+    old = _old(folder)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     try:
         draft.rename(folder)
@@ -256,11 +272,11 @@ def _replace(folder: Path, draft: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in ("train.jsonl.gz", "heldout.jsonl.gz"):
-        with gzip.open(folder / name) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        digest.update(b"\0")  # a text that changes sides changes the corpus
-    return digest.hexdigest()[:16]
+def _take_back(folder: Path) -> None:
+    """Give a corpus its name back, if a build was killed between the two renames of :func:`_replace`."""
+    if not folder.exists() and _old(folder).exists():
+        os.replace(_old(folder), folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")

@@ -1,21 +1,33 @@
-"""Raw files to records: JSONL, text and parquet, compressed or not. What cannot be read is reported, the rest is."""
+"""Raw files to records: JSONL, text, parquet and Wikipedia dumps, compressed or not. What cannot be read is reported,
+the rest is."""
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import gzip
 import json
 import logging
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
+
+import zstandard
 
 from diffutron.errors import DataError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz", ".parquet")
+PACKINGS = ("", ".gz", ".zst", ".xz", ".bz2")
+SUFFIXES = (*(kind + packing for kind in (".jsonl", ".txt", ".xml") for packing in PACKINGS), ".parquet")
+_READABLE = ".jsonl, .txt and .xml, plain or as .gz, .zst, .xz or .bz2, and .parquet"
+LONGEST_LINE = 64 * 2**20
+"""in bytes; a longer line is no document, and would not fit into memory beside its copies"""
+
+_BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
@@ -24,8 +36,48 @@ class Fault:
 
     place: str
     reason: str
+    is_fatal: bool = False
+    """nothing of the file can be read"""
 
 
+@dataclass(frozen=True)
+class Stripe:
+    """Every ``of``-th run of 64 records, from run ``index`` on: how several tasks share a file that has no seams."""
+
+    index: int = 0
+    of: int = 1
+
+    def holds(self, number: int) -> bool:
+        """Whether record ``number``, counted from 1, belongs to it."""
+        return (number - 1) // 64 % self.of == self.index
+
+
+class Place:
+    """How far a file has been read."""
+
+    def __init__(self) -> None:
+        self._stream: IO[bytes] | None = None
+        self._size = 1
+        self._share = 0.0
+
+    def follow(self, file: Path) -> IO[bytes]:
+        """Open a file, as it lies on the disk, and look at its position from now on."""
+        self._size = max(file.stat().st_size, 1)
+        self._stream = open(file, "rb")  # noqa: SIM115 - the caller closes it
+        return self._stream
+
+    def reach(self, share: float) -> None:
+        self._share = share
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        if self._stream is None or self._stream.closed:
+            return self._share
+        return min(self._stream.tell() / self._size, 1.0)
+
+
+WHOLE = Stripe()
 OnFault = Callable[[Fault], None]
 
 
@@ -34,50 +86,72 @@ def warn_of_fault(fault: Fault) -> None:
 
 
 def files_of(path: Path | str) -> list[Path]:
-    """``path`` itself, or the readable files in a folder and below it, in order of name.
+    """``path`` itself, or the readable files in a folder and below it, in order of name, hidden ones left out.
 
     Raises:
         DataError: nothing there, or nothing of a known kind.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+        found = sorted(
+            file for file in path.rglob("*")
+            if file.is_file() and file.name.endswith(SUFFIXES)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )  # fmt: skip
         if not found:
-            raise DataError(f"{path} holds no {', '.join(SUFFIXES)} file")
+            raise DataError(f"{path} holds no file of a known kind; readable are {_READABLE}")
         return found
     if not path.is_file():
         raise DataError(f"data file {path} does not exist")
     if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path}: unknown kind of file; readable are {', '.join(SUFFIXES)}")
+        raise DataError(f"{path}: unknown kind of file; readable are {_READABLE}")
     return [path]
 
 
-def read_records(file: Path, on_fault: OnFault = warn_of_fault) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(
+    file: Path, on_fault: OnFault = warn_of_fault, stripe: Stripe = WHOLE, place: Place | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each record of a file with its place (``file:line``).
 
     A line of JSONL is a record; in a text file blank lines separate texts, each a record ``{"text": ...}``; a parquet
-    row is a record. Broken lines go to ``on_fault``; a file that breaks off gives what stood before.
+    row and an article of a Wikipedia dump is one. Broken lines go to ``on_fault``, and so does a file that breaks off,
+    after what stood before: to the first stripe's, if several read it.
 
     Raises:
         DataError: the file cannot be opened at all.
     """
+    place = place or Place()
+    kind = file.name.removesuffix(Path(file.name).suffix) if file.name.endswith(PACKINGS[1:]) else file.name
     try:
-        if file.name.endswith(".parquet"):
-            yield from _read_parquet(file, on_fault)
-        elif file.name.endswith((".jsonl", ".jsonl.gz")):
-            yield from _read_jsonl(file, on_fault)
+        if kind.endswith(".parquet"):
+            yield from _read_parquet(file, on_fault, stripe, place)
+        elif kind.endswith(".jsonl"):
+            yield from _read_jsonl(file, on_fault, stripe, place)
+        elif kind.endswith(".xml"):
+            yield from _read_dump(file, on_fault, stripe, place)
         else:
-            yield from _read_text(file, on_fault)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        on_fault(Fault(str(file), f"compressed data ends or breaks off: {error}"))
+            yield from _read_text(file, on_fault, stripe, place)
+    except _BROKEN as error:
+        if stripe.index == 0:
+            on_fault(Fault(str(file), f"compressed data ends or breaks off: {error}"))
     except OSError as error:
         raise DataError(f"data file {file} cannot be read: {error.strerror or ' '.join(str(error).split())}") from None
 
 
 def read_texts(path: Path | str, *, text_field: str = "text", on_fault: OnFault = warn_of_fault) -> Iterator[str]:
-    """The texts of a file or folder, as they stand; records without a text go to ``on_fault``."""
+    """The texts of a file or folder, as they stand; records without a text go to ``on_fault``.
+
+    Raises:
+        DataError: there is no such file, or one of which nothing can be read.
+    """
+
+    def refuse_or_tell(fault: Fault) -> None:
+        if fault.is_fatal:
+            raise DataError(f"data file {fault.place} {fault.reason}")
+        on_fault(fault)
+
     for file in files_of(path):
-        for place, record in read_records(file, on_fault):
+        for place, record in read_records(file, refuse_or_tell):
             text = record.get(text_field)
             if isinstance(text, str):
                 yield text
@@ -85,28 +159,54 @@ def read_texts(path: Path | str, *, text_field: str = "text", on_fault: OnFault 
                 on_fault(Fault(place, f"has no text in the field {text_field!r}"))
 
 
-def _lines(file: Path, on_fault: OnFault) -> Iterator[tuple[int, str]]:
-    with _open(file) as stream:
-        for number, raw in enumerate(stream, start=1):
-            try:
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                on_fault(Fault(f"{file}:{number}", "is not UTF-8"))
+def _lines(file: Path, reached: Place) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines; of a line above LONGEST_LINE only the beginning, longer than that by a byte."""
+    with _open(file, reached) as stream:
+        number = 0
+        while raw := stream.readline(LONGEST_LINE + 1):
+            number += 1
+            yield number, raw
+            while len(raw) > LONGEST_LINE and not raw.endswith(b"\n"):
+                raw = stream.readline(LONGEST_LINE + 1)
 
 
-def _open(file: Path) -> IO[bytes]:
-    return gzip.open(file, "rb") if file.name.endswith(".gz") else open(file, "rb")  # type: ignore[return-value]
+def _decode(raw: bytes, number: int) -> str:
+    """Raises ValueError with the fault."""
+    if len(raw) > LONGEST_LINE:
+        raise ValueError(f"is longer than {LONGEST_LINE >> 20} MB")
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
 
 
-def _read_jsonl(file: Path, on_fault: OnFault) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in _lines(file, on_fault):
-        if not line.strip():
+@contextlib.contextmanager
+def _open(file: Path, reached: Place) -> Iterator[IO[bytes]]:
+    unpackers: dict[str, Any] = {".gz": gzip.open, ".zst": zstandard.open, ".xz": lzma.open, ".bz2": bz2.open}
+    unpack = unpackers.get(file.suffix)
+    with reached.follow(file) as raw:
+        if unpack is None:
+            yield raw
+        else:
+            with unpack(raw, "rb") as stream:
+                yield cast(IO[bytes], stream)
+
+
+def _read_jsonl(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, raw in _lines(file, reached):
+        if not stripe.holds(number) or not raw.strip():
             continue
         place = f"{file}:{number}"
         try:
+            line = _decode(raw, number)
+        except ValueError as error:
+            on_fault(Fault(place, str(error)))
+            continue
+        try:
             record = json.loads(line)
             # A lone surrogate is legal JSON and no text: it cannot be written or tokenised.
-            json.dumps(record, ensure_ascii=False).encode("utf-8")
+            if "\\u" in line:
+                json.dumps(record, ensure_ascii=False).encode("utf-8")
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", None) or getattr(error, "reason", None) or type(error).__name__
             on_fault(Fault(place, f"broken JSON ({reason})"))
@@ -117,36 +217,66 @@ def _read_jsonl(file: Path, on_fault: OnFault) -> Iterator[tuple[str, dict[str, 
             on_fault(Fault(place, f"is a JSON {type(record).__name__}, not an object"))
 
 
-def _read_text(file: Path, on_fault: OnFault) -> Iterator[tuple[str, dict[str, Any]]]:
-    start, lines = 1, list[str]()
-    for number, line in _lines(file, on_fault):
+def _read_text(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    start, texts, lines = 1, 0, list[str]()
+    for number, raw in _lines(file, reached):
+        try:
+            line = _decode(raw, number)
+        except ValueError as error:
+            if stripe.index == 0:
+                on_fault(Fault(f"{file}:{number}", str(error)))
+            continue
         if line.strip():
             if not lines:
-                start = number
+                start, texts = number, texts + 1
             lines.append(line)
         elif lines:
-            yield f"{file}:{start}", {"text": "".join(lines)}
+            if stripe.holds(texts):
+                yield f"{file}:{start}", {"text": "".join(lines)}
             lines = []
-    if lines:
+    if lines and stripe.holds(texts):
         yield f"{file}:{start}", {"text": "".join(lines)}
 
 
-def _read_parquet(file: Path, on_fault: OnFault) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_dump(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    from diffutron.corpus.wikipedia import DumpError, articles
+
+    with _open(file, reached) as stream:
+        try:
+            for number, title, text in articles(stream, stripe.holds):
+                yield f"{file}:{number}", {"title": title, "text": text}
+        except DumpError as error:
+            if stripe.index == 0:
+                on_fault(Fault(str(file), str(error)))
+
+
+def _read_parquet(
+    file: Path, on_fault: OnFault, stripe: Stripe, reached: Place
+) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow.parquet
     from pyarrow.lib import ArrowException
 
+    row = 0
     try:
-        row = 0
         with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                for record in _rows(batch):
-                    row += 1
+            for batch in table.iter_batches(batch_size=64):
+                start, row = row, row + batch.num_rows
+                reached.reach(row / table.metadata.num_rows)
+                if not any(stripe.holds(number) for number in (start + 1, row)):
+                    continue
+                for number, record in enumerate(_rows(batch), start + 1):
+                    if not stripe.holds(number):
+                        continue
                     if record is None:
-                        on_fault(Fault(f"{file}:{row}", "is not UTF-8"))
+                        on_fault(Fault(f"{file}:{number}", "is not UTF-8"))
                     else:
-                        yield f"{file}:{row}", record
-    except ArrowException as error:
-        raise DataError(f"data file {file} is not readable parquet: {' '.join(str(error).split())[:120]}") from None
+                        yield f"{file}:{number}", record
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (ArrowException, OSError) as error:  # rotten pages come as OSError
+        if stripe.index == 0:
+            line = " ".join(str(error).split())[:120]
+            on_fault(Fault(str(file), f"is not readable parquet: {line}", is_fatal=True))
 
 
 def _rows(batch: Any) -> list[dict[str, Any] | None]:

@@ -20,7 +20,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 
-from diffutron.corpus.document import text_digest
+from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.hiding import EverySet, InOrder
 from diffutron.evaluation.likelihood import NUM_DRAWS, Estimator, log_likelihoods

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffutron.corpus.document import text_digest
+from diffutron.corpus.draws import text_digest
 from diffutron.diffusion import MaskedBatch, masked_nll
 from diffutron.errors import DataError
 from diffutron.model import Denoiser

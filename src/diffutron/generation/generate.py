@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffutron.corpus.document import text_digest
+from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
 from diffutron.model import Denoiser, Loaded

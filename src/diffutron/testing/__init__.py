@@ -2,9 +2,17 @@
 
 from diffutron.testing.oracles import slow_masked_nll
 from diffutron.testing.table import TableDenoiser
-from diffutron.testing.tiny import TINY_TEXTS, tiny_codec, tiny_config, tiny_denoiser, tiny_folder, tiny_tokenizer
+from diffutron.testing.tiny import (
+    PLAIN_CORPUS,
+    TINY_TEXTS,
+    tiny_codec,
+    tiny_config,
+    tiny_denoiser,
+    tiny_folder,
+    tiny_tokenizer,
+)
 
 __all__ = [
-    "TINY_TEXTS", "TableDenoiser", "slow_masked_nll", "tiny_codec", "tiny_config", "tiny_denoiser", "tiny_folder",
-    "tiny_tokenizer",
+    "PLAIN_CORPUS", "TINY_TEXTS", "TableDenoiser", "slow_masked_nll", "tiny_codec", "tiny_config", "tiny_denoiser",
+    "tiny_folder", "tiny_tokenizer",
 ]  # fmt: skip

@@ -24,6 +24,12 @@ from diffutron.tokens.unigram import NEWLINE, SPECIALS, WORD_START, build_unigra
 
 FamilyName = Literal["bert", "modernbert", "xlm-roberta"]
 
+PLAIN_CORPUS: dict[str, Any] = {
+    "min_characters": 10, "filters": "none", "duplicates": {"near": False, "paragraphs": False},
+    "decontaminate": "none",
+}  # fmt: skip
+"""a corpus recipe's settings that keep every text but exact repetitions: tiny texts are all too short and alike"""
+
 TINY_TEXTS = (
     "Ankara Türkiye'nin başkentidir ve İç Anadolu'da yer alır.",
     "Sabah erkenden kalkıp denize bakan küçük evin kapısını açtı.",

@@ -70,7 +70,7 @@ class TextCodec:
     def encode_glued(self, text: str) -> list[int]:
         """Ids of a text that continues a word: ``dir`` in ``Türkiye'nin [MASK]dir``."""
         ids: list[int] = list(self._glued_encoder.encode(normalise(text), add_special_tokens=False).ids)
-        if ids and self._is_wordpiece:
+        if ids and self.is_wordpiece:
             continued = self._encoder.token_to_id("##" + (self._encoder.id_to_token(ids[0]) or ""))
             ids[0] = continued if continued is not None else ids[0]
         return ids
@@ -106,7 +106,7 @@ class TextCodec:
         pieces = self._encoder.get_vocab(with_added_tokens=True)
         starts = np.zeros(max(len(self), *(index + 1 for index in pieces.values())), dtype=bool)
         for piece, index in pieces.items():
-            starts[index] = not piece.startswith("##") if self._is_wordpiece else piece.startswith(_WORD_MARKS)
+            starts[index] = not piece.startswith("##") if self.is_wordpiece else piece.startswith(_WORD_MARKS)
         return starts
 
     @cached_property
@@ -125,10 +125,19 @@ class TextCodec:
     def piece_text(self, index: int) -> str:
         """How one piece reads, without the space it may carry."""
         text: str = self._encoder.decode([index], skip_special_tokens=False)
-        return (text.removeprefix("##") if self._is_wordpiece else text).strip()
+        return (text.removeprefix("##") if self.is_wordpiece else text).strip()
 
     @cached_property
-    def _is_wordpiece(self) -> bool:
+    def piece_texts(self) -> list[str]:
+        """How each piece reads by itself, in the order of ids; as far as the decoder shows it, with its space."""
+        texts: list[str] = self._encoder.decode_batch(
+            [[index] for index in range(len(self.starts_word))], skip_special_tokens=False
+        )
+        return [text.removeprefix("##") for text in texts] if self.is_wordpiece else texts
+
+    @cached_property
+    def is_wordpiece(self) -> bool:
+        """Whether pieces say that they continue a word, and nothing says where spaces were."""
         return bool(json.loads(self._encoder.to_str())["model"]["type"] == "WordPiece")
 
     @cached_property

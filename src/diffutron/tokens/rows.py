@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,14 +17,28 @@ from torch import Tensor
 from diffutron.errors import DataError
 from diffutron.model.attention import Segments
 from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.sentences import SentenceCut
+
+NOTHING_LEFT = "no text is left to train on"
+LongTexts = Literal["split", "sentences", "drop"]
+Cut = Callable[[Sequence[int], int, int], int]
+"""(ids, start, furthest end) to the end of a row that begins at start and cannot hold the rest"""
+
+
+class Tokens(Protocol):
+    """Ids end to end: an array, or several files that read like one."""
+
+    def __getitem__(self, part: slice, /) -> NDArray[np.int32]: ...
 
 
 @dataclass(frozen=True)
 class Rows:
     """Token rows of any length, end to end in one array; row i is ``tokens[offsets[i]:offsets[i + 1]]``."""
 
-    tokens: NDArray[np.int32]
+    tokens: Tokens
     offsets: NDArray[np.int64]
+    known_fingerprint: str | None = None
+    """the fingerprint, where it was written down beside the tokens"""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -30,48 +46,63 @@ class Rows:
     def __getitem__(self, index: int) -> NDArray[np.int32]:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.offsets)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when a token or a border does."""
-        digest = hashlib.sha256(self.tokens.tobytes())
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
+        digest = hashlib.sha256(self.tokens[:].tobytes())
         digest.update(self.offsets.tobytes())
         return digest.hexdigest()[:16]
 
 
-def windows(ids: Sequence[int], codec: TextCodec, max_tokens: int) -> Iterator[list[int]]:
+def cut_anywhere(ids: Sequence[int], start: int, end: int) -> int:
+    """Rows as full as they can be."""
+    return end
+
+
+def windows(ids: Sequence[int], codec: TextCodec, max_tokens: int, cut: Cut = cut_anywhere) -> Iterator[list[int]]:
     """A document as rows ``<s> … </s>`` of at most ``max_tokens`` ids; ``</s>`` stands only where the document ends."""
-    room = max_tokens - 2
-    for start in range(0, max(len(ids), 1), room):
-        part = ids[start : start + room]
-        closed = start + room >= len(ids)
-        yield [codec.start_id, *part, *([codec.end_id] if closed else [])]
+    room, start = max_tokens - 2, 0
+    while start + room < len(ids):
+        end = cut(ids, start, start + room)
+        yield [codec.start_id, *ids[start:end]]
+        start = end
+    yield [codec.start_id, *ids[start:], codec.end_id]
 
 
-def encode_rows(texts: Iterable[str], codec: TextCodec, *, max_tokens: int, long_texts: str = "split") -> Rows:
-    """Tokenise documents into rows.
+def make_rows(
+    texts: Iterable[str], codec: TextCodec, *, max_tokens: int, long_texts: LongTexts = "split"
+) -> Iterator[list[int]]:
+    """Tokenise documents into rows, in order; empty ones have none.
 
     Args:
         max_tokens: longest row, special tokens included.
-        long_texts: "split" into consecutive rows, or "drop" (the seed's way) what does not fit into one.
+        long_texts: what becomes of a text that does not fit into one row: "split" wherever a row is full, cut between
+            "sentences" (see :class:`SentenceCut`), or "drop" (the seed's way).
+    """
+    cut = SentenceCut(codec) if long_texts == "sentences" else cut_anywhere
+    for batch in batched(texts, 256):
+        for ids in codec.encode_batch(batch):
+            if ids and not (long_texts == "drop" and len(ids) > max_tokens - 2):
+                yield from windows(ids, codec, max_tokens, cut)
+
+
+def encode_rows(texts: Iterable[str], codec: TextCodec, *, max_tokens: int, long_texts: LongTexts = "split") -> Rows:
+    """:func:`make_rows`, in memory.
 
     Raises:
         DataError: no text is left.
     """
-    tokens, offsets = [np.empty(0, dtype=np.int32)], [0]
-    for batch in batched(texts, 256):
-        for ids in codec.encode_batch(batch):
-            if not ids or (long_texts == "drop" and len(ids) > max_tokens - 2):
-                continue
-            for row in windows(ids, codec, max_tokens):
-                tokens.append(np.asarray(row, dtype=np.int32))
-                offsets.append(offsets[-1] + len(row))
-    if len(offsets) == 1:
-        raise DataError("no text is left to train on")
-    return Rows(np.concatenate(tokens), np.asarray(offsets, dtype=np.int64))
+    made = make_rows(texts, codec, max_tokens=max_tokens, long_texts=long_texts)
+    rows = [np.asarray(row, dtype=np.int32) for row in made]
+    if not rows:
+        raise DataError(NOTHING_LEFT)
+    return Rows(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
 
 @dataclass(frozen=True)

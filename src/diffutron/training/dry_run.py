@@ -158,9 +158,9 @@ def _on_less_text(recipe: TrainRecipe, out: Path) -> tuple[TrainRecipe, bool]:
         return recipe.model_copy(update={"data": recipe.data.model_copy(update={"build": None, "corpus": place})}), True
     sources = []
     for source in settings.sources:
-        most = min(source.max_documents or MAX_DOCUMENTS, MAX_DOCUMENTS)
+        most = min(source.max_records or MAX_DOCUMENTS, MAX_DOCUMENTS)
         is_filtered = source.where or source.exclude or source.sample < 1
-        sources.append(source if is_filtered else source.model_copy(update={"max_documents": most}))
+        sources.append(source if is_filtered else source.model_copy(update={"max_records": most}))
     small: CorpusSettings = settings.model_copy(update={"sources": sources})
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"build": small})}), small == settings
 

@@ -22,6 +22,7 @@ from diffutron.model.known import config_of
 from diffutron.model.lora import Way, cheapest_way
 from diffutron.model.names import is_offline, resolve_model
 from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.rows import make_rows
 from diffutron.training.machine import default_device
 from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
@@ -252,10 +253,6 @@ def _tokens_of_epochs(recipe: TrainRecipe, folder: Path | None) -> int | None:
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     stride = max(1, int(corpus.report["train"]) // SAMPLED_TEXTS)
     texts = list(itertools.islice(read_texts(corpus.train), 0, None, stride))
-    ids = TextCodec(tokenizer).encode_batch(texts)
-    room = recipe.data.max_tokens - 2
-    if recipe.data.long_texts == "drop":
-        ids = [each for each in ids if len(each) <= room]
-    # Every row opens with <s>, every text ends with </s>.
-    tokens = sum(len(each) + -(-len(each) // room) + 1 for each in ids)
+    made = make_rows(texts, TextCodec(tokenizer), max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts)
+    tokens = sum(map(len, made))
     return round(recipe.epochs * tokens * int(corpus.report["train"]) / max(1, len(texts)))

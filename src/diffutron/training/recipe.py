@@ -89,8 +89,8 @@ class TrainData(Settings):
     """Sources to build a corpus from, inside the run folder."""
     max_tokens: int = Field(default=512, ge=8)
     """Longest row, special tokens included."""
-    long_texts: Literal["split", "drop"] = "split"
-    """What happens to texts that do not fit into one row."""
+    long_texts: Literal["split", "sentences", "drop"] = "split"
+    """Texts that do not fit into one row: split where a row is full, cut between sentences, or dropped."""
     layout: Literal["packed", "padded"] = "packed"
     """packed: rows lie end to end and see themselves only; padded: one text a line, slower, for comparison."""
 
@@ -98,6 +98,10 @@ class TrainData(Settings):
     def _one_of(self) -> TrainData:
         if (self.corpus is None) == (self.build is None):
             raise ValueError("data needs either corpus (a folder) or build (sources)")
+        if self.build is not None and self.build.decontaminate is None:
+            raise ValueError(
+                "build.decontaminate must name the evaluation sets that must not be trained on, or say none"
+            )
         return self
 
 

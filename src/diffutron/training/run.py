@@ -17,12 +17,13 @@ import torch
 import yaml
 from peft import PeftModel
 
-from diffutron.corpus import BuiltCorpus, CorpusSettings, CurationReport, build_corpus, open_corpus, read_texts
-from diffutron.errors import CheckpointError
+from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, open_corpus, read_texts
+from diffutron.errors import CheckpointError, RecipeError
 from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import write_json
 from diffutron.tokens.codec import TextCodec
-from diffutron.tokens.rows import Rows, encode_rows
+from diffutron.tokens.rows import Rows
+from diffutron.tokens.shards import ensure_shards, open_shards
 from diffutron.training.estimate import check_length
 from diffutron.training.fit import BadStep, Hooks, StepRecord, fit
 from diffutron.training.precision import choose_precision
@@ -81,7 +82,7 @@ class Run:
 
 
 def prepare_run(
-    recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[CurationReport], None] = lambda _: None,
+    recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[Progress], None] = lambda _: None,
     workers: Workers = Workers(),
 ) -> Run:  # fmt: skip
     """Build or open the corpus, load the model, add adapters, tokenise; write ``recipe.yaml`` and ``run.json``.
@@ -95,9 +96,7 @@ def prepare_run(
     corpus = _corpus(recipe, folder, on_corpus, workers)
     loaded, peft_model = load_trainable(recipe)
     codec = TextCodec(loaded.tokenizer)
-    rows = encode_rows(
-        read_texts(corpus.train), codec, max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts
-    )
+    rows = _rows(recipe, folder, codec, corpus, workers)
     run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model)
 
     def describe() -> None:
@@ -237,9 +236,7 @@ class _MetricsFile:
         self.on_record(record)
 
 
-def _corpus(
-    recipe: TrainRecipe, folder: Path, on_corpus: Callable[[CurationReport], None], workers: Workers
-) -> BuiltCorpus:
+def _corpus(recipe: TrainRecipe, folder: Path, on_corpus: Callable[[Progress], None], workers: Workers) -> BuiltCorpus:
     settings, place = recipe.data.build, folder / "corpus"
 
     def make() -> None:
@@ -248,14 +245,36 @@ def _corpus(
             build_corpus(settings, place, on_progress=on_corpus)
 
     _by_the_first(workers, make)
-    return open_corpus(place if recipe.data.corpus is None else recipe.data.corpus)
+    if recipe.data.corpus is None:
+        return open_corpus(place)
+    corpus = open_corpus(recipe.data.corpus)
+    if corpus.report["recipe"].get("decontaminate") is None:
+        raise RecipeError(
+            f"the corpus {corpus.folder} was built without a word on evaluation sets; build it again with "
+            "decontaminate: the sets whose texts must not be trained on, or none"
+        )
+    return corpus
+
+
+def _rows(recipe: TrainRecipe, folder: Path, codec: TextCodec, corpus: BuiltCorpus, workers: Workers) -> Rows:
+    """The corpus in tokens, made once in the run folder and mapped into memory by every worker."""
+    place = folder / "rows"
+
+    def make() -> None:
+        ensure_shards(
+            read_texts(corpus.train), codec, place, corpus=corpus.report["fingerprint"],
+            max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts,
+        )  # fmt: skip
+
+    _by_the_first(workers, make)
+    return open_shards(place)
 
 
 def is_built(settings: CorpusSettings, place: Path) -> bool:
     """Whether the corpus of these settings lies there already."""
     if not (place / "report.json").is_file():
         return False
-    return bool(open_corpus(place).report["recipe"] == settings.model_dump(mode="json"))
+    return bool(open_corpus(place).report["recipe"] == settings.identity())
 
 
 def _by_the_first(workers: Workers, work: Callable[[], None]) -> None:

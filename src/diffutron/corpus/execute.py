@@ -1,0 +1,158 @@
+"""Who works: processes here, or a cluster, by datatrove's executors. Finished tasks are never done again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datatrove.executor.base import DistributedEnvVars, PipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from loguru import logger
+
+from diffutron.corpus.settings import ExecutorSettings, LocalSettings, RaySettings, SlurmSettings
+from diffutron.errors import DataError
+
+ATTEMPTS = 3
+"""how often tasks are begun again after a worker was killed"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pipeline of blocks over so many tasks."""
+
+    name: str
+    pipeline: Sequence[PipelineStep]
+    num_tasks: int
+
+
+class LocalExecutor(PipelineExecutor):  # type: ignore[misc]
+    """datatrove's local executor, but a killed worker ends in a new one instead of waiting for ever, one worker needs
+    no second process, and the log is kept off the screen."""
+
+    def __init__(self, stage: Stage, workers: int, logs: Path) -> None:
+        super().__init__(list(stage.pipeline), str(logs))
+        self.stage, self.workers = stage, workers
+
+    @property
+    def world_size(self) -> int:
+        return self.stage.num_tasks
+
+    def get_distributed_env(self, node_rank: int = -1) -> DistributedEnvVars:
+        return DistributedEnvVars(
+            datatrove_node_ips="localhost", datatrove_cpus_per_task="1", datatrove_mem_per_cpu="-1",
+            datatrove_gpus_on_node="-1", datatrove_executor="LOCAL",
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Run what is not finished.
+
+        Raises:
+            DataError: workers were killed again and again.
+        """
+        ranks = self.get_incomplete_ranks()
+        if self.workers == 1 or len(ranks) == 1:
+            for rank in ranks:
+                deepcopy(self).run_task(rank)
+            return
+        for _ in range(ATTEMPTS):
+            try:
+                self._run_in_processes(self.get_incomplete_ranks())
+                return
+            except BrokenProcessPool:
+                continue
+        left = self.get_incomplete_ranks()
+        raise DataError(
+            f"workers of the step {self.stage.name!r} were killed {ATTEMPTS} times, perhaps for lack of memory; "
+            f"{len(left)} of {self.world_size} tasks are left: run the command again, with fewer workers"
+        )
+
+    def _run_in_processes(self, ranks: list[int]) -> None:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.workers, len(ranks)), mp_context=context) as pool:
+            futures = [pool.submit(self.run_task, rank) for rank in ranks]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def run_task(self, rank: int) -> None:
+        """One task, in whatever process this is."""
+        logger.disable("datatrove")
+        self._run_for_rank(rank)
+
+
+def run_stages(
+    stages: Sequence[Stage], settings: ExecutorSettings, logs: Path, *,
+    on_tick: Callable[[Stage], None] = lambda _: None, tick_seconds: float = 0.5,
+) -> bool:  # fmt: skip
+    """Run the stages one after the other; whether they are finished, or handed to a cluster that works on.
+
+    Args:
+        on_tick: called about twice a second from another thread while a stage runs here.
+    """
+    if isinstance(settings, LocalSettings):
+        for stage in stages:
+            with _ticking(lambda stage=stage: on_tick(stage), tick_seconds):  # type: ignore[misc]
+                LocalExecutor(stage, settings.workers, logs / stage.name).run()
+        return True
+    executor: Any = None
+    for stage in stages:
+        build = _slurm if isinstance(settings, SlurmSettings) else _ray
+        executor = build(stage, settings, logs / stage.name, executor)  # type: ignore[arg-type]
+    executor.run()
+    return all(len(_incomplete(stage, logs)) == 0 for stage in stages)
+
+
+def _incomplete(stage: Stage, logs: Path) -> list[int]:
+    return list(LocalExecutor(stage, 1, logs / stage.name).get_incomplete_ranks())
+
+
+def _slurm(stage: Stage, settings: SlurmSettings, logs: Path, before: Any) -> Any:
+    from datatrove.executor.slurm import SlurmPipelineExecutor
+
+    return SlurmPipelineExecutor(
+        list(stage.pipeline), tasks=stage.num_tasks, time=settings.time, partition=settings.partition,
+        cpus_per_task=settings.cpus_per_task, mem_per_cpu_gb=settings.mem_per_cpu_gb, workers=settings.workers,
+        venv_path=str(settings.venv) if settings.venv else None, job_name=f"corpus-{stage.name}", logging_dir=str(logs),
+        slurm_logs_folder=str(logs / "slurm"), depends=before,
+    )  # fmt: skip
+
+
+def _ray(stage: Stage, settings: RaySettings, logs: Path, before: Any) -> Any:
+    try:
+        from datatrove.executor.ray import RayPipelineExecutor
+    except ImportError:
+        raise DataError("the executor ray needs: pip install 'datatrove[ray]'") from None
+    return RayPipelineExecutor(
+        list(stage.pipeline), tasks=stage.num_tasks, workers=settings.workers, cpus_per_task=settings.cpus_per_task,
+        logging_dir=str(logs), depends=before,
+    )  # fmt: skip
+
+
+class _ticking:
+    """Calls a function every few moments from another thread until the block ends."""
+
+    def __init__(self, tick: Callable[[], None], seconds: float) -> None:
+        self._tick, self._seconds, self._over = tick, seconds, threading.Event()
+
+    def __enter__(self) -> None:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._tick()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._seconds):
+            self._tick()

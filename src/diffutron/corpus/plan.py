@@ -1,0 +1,111 @@
+"""How a build is cut into tasks, and where their results lie. Nothing here depends on who works, or how many do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffutron.corpus.read import WHOLE, Stripe, files_of
+from diffutron.corpus.settings import CorpusSettings
+from diffutron.errors import DataError
+
+TASK_BYTES = 8 * 2**20
+"""of a file, as it lies on the disk, to a task"""
+KEYS_A_PARTITION = 2_000_000
+"""duplicate keys, by estimate, that are resolved at a time: some 200 MB of memory"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which records of which source a task reads."""
+
+    source: int
+    file: Path | None = None
+    """None: the hub's stream"""
+    stripe: Stripe = WHOLE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a build and the files it keeps while it works."""
+
+    settings: CorpusSettings
+    folder: Path
+    """hidden, beside the corpus; removed when that stands"""
+    out: Path
+    tasks: tuple[Task, ...]
+    num_partitions: int
+
+    def file(self, kind: str, number: int, suffix: str) -> Path:
+        return self.folder / kind / f"{number:05d}.{suffix}"
+
+    def files(self, kind: str, suffix: str) -> Iterator[Path]:
+        """One for each task."""
+        return (self.file(kind, number, suffix) for number in range(len(self.tasks)))
+
+    def partitions(self, kind: str) -> Iterator[Path]:
+        """One for each partition of the keys."""
+        return (self.file(kind, number, "npy") for number in range(self.num_partitions))
+
+
+def plan_build(settings: CorpusSettings, out: Path) -> Plan:
+    """Cut the sources into tasks.
+
+    Raises:
+        DataError: a source or an evaluation set is missing, or ``out`` lies inside one: before a long read, not after.
+    """
+    for texts in settings.evaluation_sets:
+        files_of(texts.path)
+    tasks, size = list[Task](), 0
+    for index, source in enumerate(settings.sources):
+        if source.path is None:
+            tasks.append(Task(index))
+            size += 2**30  # unknown; only how finely keys are cut depends on it
+            continue
+        for file in files_of(source.path):
+            if file.resolve().is_relative_to(out.resolve()):
+                raise DataError(
+                    f"{out} lies inside the source {source.path}, and would be read too; choose another folder"
+                )
+            stored = file.stat().st_size
+            size += stored * (1 if file.suffix in (".jsonl", ".txt", ".xml") else 4)
+            of = max(1, -(-stored // TASK_BYTES))
+            tasks += [Task(index, file, Stripe(number, of)) for number in range(of)]
+    # A document of a thousand bytes has a key of its own, one for each band, and a few for its paragraphs.
+    bands = 0 if settings.duplicates == "none" else settings.duplicates.bands
+    keys = size // 1000 * (bands + 3)
+    # Absolute, for whoever keeps a path longer than the current folder, as fsspec does.
+    folder = out.absolute().parent / f".{out.name}.build"
+    return Plan(settings, folder, out, tuple(tasks), max(1, -(-keys // KEYS_A_PARTITION)))
+
+
+def identity(plan: Plan, versions: dict[str, str]) -> dict[str, Any]:
+    """What must be unchanged for finished tasks to be worth keeping."""
+    files = {str(task.file): _state(task.file) for task in plan.tasks if task.file is not None}
+    for texts in plan.settings.evaluation_sets:
+        files.update({str(file): _state(file) for file in files_of(texts.path)})
+    return {"recipe": plan.settings.identity(), "files": files, "versions": versions, "tasks": len(plan.tasks)}
+
+
+def _state(file: Path) -> list[int]:
+    stat = os.stat(file)
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
+    os.replace(draft, path)

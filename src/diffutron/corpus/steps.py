@@ -1,0 +1,506 @@
+"""The steps of a build as datatrove's blocks: each reads and writes files of its task, whole or not at all.
+
+read    records → clean texts that pass the filters, and the keys by which repetitions are found
+match   within a partition of the keys: which documents share one
+settle  which documents go: repetitions, and what is above a source's cap
+prune   within a partition: paragraphs that an earlier document has
+write   the texts that stay, as training or held-out part
+publish the parts end to end, the report and the manifest
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import zstandard
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from numpy.typing import NDArray
+
+from diffutron.corpus.clean import Cleaner, lacks_turkish_letters
+from diffutron.corpus.contamination import ContaminationIndex
+from diffutron.corpus.draws import draw, uniform
+from diffutron.corpus.duplicates import MinHash, clusters, exact_key, paragraph_keys, repeated
+from diffutron.corpus.filters import TextView, build_filters
+from diffutron.corpus.plan import Plan, Task, file_digest, write_json
+from diffutron.corpus.read import Fault, OnFault, Place, files_of, read_records
+from diffutron.corpus.settings import EvaluationSetSettings, SourceSettings
+from diffutron.corpus.tally import Sample, Tally
+from diffutron.corpus.token_length import TokenLength
+from diffutron.errors import DataError
+from diffutron.text import normalise
+
+KEY = np.dtype([("key", "<u8"), ("id", "<u8")])
+"""a key of a document; the document's id is ``task << 32 | number``"""
+END = np.dtype([("id", "<u8"), ("reason", "u1")])
+REASONS = ("exact duplicate", "near duplicate", "above the cap")
+TASK_SHIFT = np.uint64(32)
+
+
+class Step(PipelineStep):  # type: ignore[misc]
+    """A block that knows the plan. Blocks of one pipeline share a tally, which the last of them writes."""
+
+    type = "corpus"
+
+    def __init__(self, plan: Plan, tally: Tally | None = None) -> None:
+        super().__init__()
+        self.plan, self.tally = plan, tally or Tally()
+
+    @property
+    def settings(self) -> Any:
+        return self.plan.settings
+
+    def drop(self, document: Document, reason: str, detail: str = "") -> None:
+        meta = document.metadata
+        self.tally.drop(reason, meta["source"], len(document.text.encode("utf-8")))
+        self.tally.show(reason, Sample(draw(document.text, 0, "show"), meta["place"], detail, document.text))
+
+
+class ReadRecords(Step):
+    """A task's records as documents; what is no text is quarantined."""
+
+    name = "read"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        task = self.plan.tasks[rank]
+        source = self.settings.sources[task.source]
+        if task.file is not None and task.stripe.index == 0:
+            write_json(self.plan.file("input", rank, "json"), {str(task.file): file_digest(task.file)})
+        place, quarantine = Place(), self.plan.file("quarantine", rank, "jsonl")
+        with writing(quarantine) as faults:
+
+            def on_fault(fault: Fault) -> None:
+                self.tally.read += 1
+                self.tally.quarantined += 1
+                self.tally.read_by_source[source.label] += 1
+                line = json.dumps({"place": fault.place, "reason": fault.reason}, ensure_ascii=False)
+                faults.write((line + "\n").encode("utf-8"))
+
+            records = _records(source, task, on_fault, place)
+            beat = Beat(self.plan.file("progress", rank, "json"))
+            for where, record in itertools.islice(records, _share_of_records(source, task)):
+                document = self._document(where, record, source, on_fault)
+                if document is not None:
+                    yield document
+                beat(place.share, self.tally.read)
+            beat(1.0, self.tally.read, last=True)
+
+    def _document(
+        self, place: str, record: dict[str, Any], source: SourceSettings, on_fault: OnFault
+    ) -> Document | None:
+        text = record.get(source.text_field)
+        matches = _matches(record, source)
+        if matches and not isinstance(text, str):
+            on_fault(Fault(place, f"has no text in the field {source.text_field!r}"))
+            return None
+        document = Document(text if isinstance(text, str) else "", "", metadata={
+            "place": place, "source": source.label,
+            "license": str(record.get("license") or source.license or ""),
+            "domain": str(record.get("domain") or source.domain or ""),
+        })  # fmt: skip
+        size = len(document.text.encode("utf-8"))
+        self.tally.read += 1
+        self.tally.read_by_source[source.label] += 1
+        self.tally.bytes_read += size
+        if not matches:
+            self.tally.drop("not asked for", source.label, size)
+        elif source.sample < 1 and uniform(document.text, self.settings.seed, "sample") >= source.sample:
+            self.tally.drop("not in the sample", source.label, size)
+        else:
+            return document
+        return None
+
+
+class Clean(Step):
+    """Repair what the recipe says, and drop what has no length to be judged by."""
+
+    name = "clean"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        cleaning, longest = self.settings.cleaning, self.settings.max_characters
+        cleaner = None if cleaning == "none" else Cleaner(cleaning)
+        for document in data:
+            # Before it is cleaned, too: no minute for a text that is fifty times too long.
+            if longest is not None and len(document.text) > 2 * longest:
+                self.drop(document, "too long", f"{len(document.text):,} characters > {longest:,}")
+                continue
+            if cleaner is None:
+                document.text = normalise(document.text)
+            else:
+                cleaned = cleaner(document.text)
+                document.text = cleaned.text
+                self.tally.repairs.update(cleaned.repairs)
+            if not any(map(str.isalpha, document.text)):
+                self.drop(document, "no letters")
+            elif len(document.text) < self.settings.min_characters:
+                self.drop(document, "near-empty", f"{len(document.text)} characters < {self.settings.min_characters}")
+            elif longest is not None and len(document.text) > longest:
+                self.drop(document, "too long", f"{len(document.text):,} characters > {longest:,}")
+            else:
+                yield document
+
+
+class Judge(Step):
+    """Drop what the filters refuse, and what an evaluation set holds."""
+
+    name = "judge"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        filters = [] if self.settings.filters == "none" else build_filters(self.settings.filters)
+        index = contamination_index(self.plan)
+        lengths = TokenLength(self.settings.token_length) if self.settings.token_length else None
+        for document in data:
+            view = TextView(document.text)
+            for each in filters:
+                if (detail := each.fault(view)) is not None:
+                    self.drop(document, each.name, detail)
+                    break
+            else:
+                if index is not None and (hit := index.hit(document.text)) is not None:
+                    self.tally.contamination[hit.name] += 1
+                    self.drop(document, "contaminated", f"{hit.name}, {hit.kind}: {hit.words}")
+                elif lengths is not None and (detail := lengths.fault(document.text)) is not None:
+                    self.drop(document, "token length", detail)
+                else:
+                    yield document
+
+
+class KeepTexts(Step):
+    """Write a task's texts, and the keys by which repetitions are found."""
+
+    name = "keep"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        duplicates = None if self.settings.duplicates == "none" else self.settings.duplicates
+        minhash = MinHash(duplicates) if duplicates is not None and duplicates.near else None
+        exact, near, paragraphs, draws = list[int](), list[NDArray[np.uint64]](), list[tuple[int, int]](), list[int]()
+        with writing(self.plan.file("texts", rank, "jsonl.zst")) as raw, _packing(raw) as stream:
+            for number, document in enumerate(data):
+                record = {"text": document.text, **document.metadata}
+                stream.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+                draws.append(draw(document.text, self.settings.seed, "cap"))
+                if duplicates is not None and duplicates.exact:
+                    exact.append(exact_key(document.text))
+                if minhash is not None:
+                    near.append(minhash.keys(document.text))
+                if duplicates is not None and duplicates.paragraphs:
+                    found = paragraph_keys(document.text, duplicates.paragraph_characters)
+                    paragraphs += [(key, number) for key, _, _ in found]
+        numbers = np.arange(len(draws), dtype=np.uint64)
+        bands = np.concatenate(near) if near else np.empty(0, np.uint64)
+        keys, owners = (np.array([each[part] for each in paragraphs], dtype=np.uint64) for part in (0, 1))
+        self._write_keys("exact", rank, np.array(exact, dtype=np.uint64), numbers[: len(exact)])
+        self._write_keys("near", rank, bands, np.repeat(numbers, len(bands) // max(len(numbers), 1)))
+        self._write_keys("paragraph", rank, keys, owners)
+        write_array(self.plan.file("draws", rank, "npy"), np.array(draws, dtype=np.uint64))
+        write_json(self.plan.file("read", rank, "json"), self.tally.as_dict())
+
+    def _write_keys(self, kind: str, rank: int, keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> None:
+        table = np.empty(len(keys), dtype=KEY)
+        table["key"], table["id"] = keys, numbers | np.uint64(rank << 32)
+        table.sort(order=("key", "id"))
+        write_array(self.plan.file(f"keys-{kind}", rank, "npy"), table)
+
+
+class MatchKeys(Step):
+    """Which documents share a key: pairs of the first and each other one."""
+
+    name = "match"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        for kind in ("exact", "near"):
+            table = keys_of_partition(self.plan, kind, rank)
+            write_array(self.plan.file(f"pairs-{kind}", rank, "npy"), repeated(table["key"], table["id"]))
+
+
+class Settle(Step):
+    """Which documents go, and why: one sorted table for all tasks."""
+
+    name = "settle"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        exact = np.unique(self._pairs("exact")[:, 1])
+        near = np.setdiff1d(clusters(self._pairs("near")), exact)
+        gone = np.union1d(exact, near)
+        caps = [(index, source.max_documents) for index, source in enumerate(self.settings.sources)]
+        capped = [self._above_the_cap(index, cap, gone) for index, cap in caps if cap is not None]
+        parts = [exact, near, np.concatenate(capped) if capped else np.empty(0, np.uint64)]
+        ends = np.empty(sum(map(len, parts)), dtype=END)
+        ends["id"] = np.concatenate(parts)
+        ends["reason"] = np.repeat(np.arange(3), list(map(len, parts)))
+        ends.sort(order="id")
+        write_array(self.plan.file("ends", 0, "npy"), ends)
+
+    def _pairs(self, kind: str) -> NDArray[np.uint64]:
+        return np.concatenate([np.load(file) for file in self.plan.partitions(f"pairs-{kind}")])
+
+    def _above_the_cap(self, source: int, cap: int, gone: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """All but the ``cap`` documents with the smallest draws."""
+        ids, draws = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        for number, task in enumerate(self.plan.tasks):
+            if task.source == source:
+                drawn = np.load(self.plan.file("draws", number, "npy"))
+                ids.append(np.arange(len(drawn), dtype=np.uint64) | np.uint64(number << 32))
+                draws.append(drawn)
+        documents, drawn = np.concatenate(ids), np.concatenate(draws)
+        stays = ~np.isin(documents, gone)
+        documents, drawn = documents[stays], drawn[stays]
+        return documents[np.lexsort((documents, drawn))[cap:]]
+
+
+class PruneParagraphs(Step):
+    """Paragraphs of documents that stay, in which an earlier document that stays has them too."""
+
+    name = "prune"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        table = keys_of_partition(self.plan, "paragraph", rank)
+        table = np.unique(table[~np.isin(table["id"], np.load(self.plan.file("ends", 0, "npy"))["id"])])
+        # Equal keys stand together, the first document's in front.
+        later = np.flatnonzero(table["key"][1:] == table["key"][:-1]) + 1
+        pruned = table[later]
+        pruned.sort(order=("id", "key"))
+        write_array(self.plan.file("pruned", rank, "npy"), pruned)
+
+
+class WriteParts(Step):
+    """The texts that stay, as training or held-out part."""
+
+    name = "write"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        ends = {number: REASONS[reason] for number, reason in self._ends(rank)}
+        pruned = self._pruned(rank)
+        weights = {source.label: source.weight for source in self.settings.sources}
+        train, heldout = (
+            Part(self.plan.file("train", rank, "jsonl.gz")),
+            Part(self.plan.file("heldout", rank, "jsonl.gz")),
+        )
+        with train, heldout:
+            for number, document in enumerate(read_texts_of(self.plan, rank)):
+                if number in ends:
+                    self.drop(document, ends[number])
+                    continue
+                if number in pruned:
+                    document.text = without_paragraphs(
+                        document.text, pruned[number], self.settings.duplicates.paragraph_characters
+                    )
+                    self.tally.repairs["repeated paragraphs"] += 1
+                    if len(document.text) < self.settings.min_characters:
+                        self.drop(document, "repeated paragraphs")
+                        continue
+                self._keep(document, weights[document.metadata["source"]], train, heldout)
+        write_json(self.plan.file("digest", rank, "json"), [train.digest, heldout.digest])
+        write_json(self.plan.file("written", rank, "json"), self.tally.as_dict())
+
+    def _ends(self, rank: int) -> Iterator[tuple[int, int]]:
+        table = np.load(self.plan.file("ends", 0, "npy"), mmap_mode="r")
+        for row in table[_rows_of_task(table["id"], rank)]:
+            yield int(row["id"]) & 0xFFFFFFFF, int(row["reason"])
+
+    def _pruned(self, rank: int) -> dict[int, set[int]]:
+        pruned: dict[int, set[int]] = {}
+        for file in self.plan.partitions("pruned"):
+            table = np.load(file, mmap_mode="r") if file.stat().st_size > 200 else np.load(file)
+            for row in table[_rows_of_task(table["id"], rank)]:
+                pruned.setdefault(int(row["id"]) & 0xFFFFFFFF, set()).add(int(row["key"]))
+        return pruned
+
+    def _keep(self, document: Document, weight: float, train: Part, heldout: Part) -> None:
+        text, meta, tally, seed = document.text, document.metadata, self.tally, self.settings.seed
+        size, license_ = len(text.encode("utf-8")), meta["license"] or "unknown"
+        is_heldout = uniform(text, seed, "split") < self.settings.heldout_share
+        copies = 1 if is_heldout else int(weight) + (uniform(text, seed, "weight") < weight % 1)
+        record = {"text": text, "source": meta["source"], "license": meta["license"], "domain": meta["domain"]}
+        for _ in range(copies):
+            (heldout if is_heldout else train).write(record)
+        if copies == 0:
+            self.drop(document, "weight below 1")
+            return
+        tally.kept += 1
+        tally.characters += len(text)
+        tally.bytes_kept += size
+        tally.heldout += is_heldout
+        tally.train += not is_heldout
+        tally.copies += copies - 1
+        tally.by_source[meta["source"]] += 1
+        tally.licenses[license_] += 1
+        tally.license_bytes[license_] += size
+        tally.domains[meta["domain"] or "unknown"] += 1
+        tally.lengths[str(1 << (len(text).bit_length() - 1))] += 1
+        if lacks_turkish_letters(text):
+            tally.repairs["typed without Turkish letters (kept as it is)"] += 1
+        tally.show("kept", Sample(draw(text, 0, "show"), meta["place"], "", text))
+
+
+class Part:
+    """A gzip file of records, written whole or not at all; equal records make equal bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._digest = path, hashlib.sha256()
+
+    def __enter__(self) -> Part:
+        self._stack = contextlib.ExitStack()
+        raw = self._stack.enter_context(writing(self.path))
+        # No name and no time in the header.
+        self._stream = self._stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def write(self, record: dict[str, str]) -> None:
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
+        self._digest.update(line)
+        self._stream.write(line)
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+
+class Beat:
+    """Says at most once a second, in a file, how far a task is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._next = path, 0.0
+
+    def __call__(self, share: float, read: int, *, last: bool = False) -> None:
+        if last or time.monotonic() >= self._next:
+            self._next = time.monotonic() + 1
+            write_json(self.path, [share, read])
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears whole when the block ends; after an error nothing is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    try:
+        with open(draft, "wb") as stream:
+            yield stream
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    with writing(path) as stream:
+        np.save(stream, values, allow_pickle=False)
+
+
+def _packing(raw: IO[bytes]) -> Any:
+    return zstandard.ZstdCompressor(level=1).stream_writer(raw, closefd=False)
+
+
+def read_texts_of(plan: Plan, rank: int) -> Iterator[Document]:
+    """The documents that a task's :class:`KeepTexts` wrote."""
+    with zstandard.open(plan.file("texts", rank, "jsonl.zst"), "rb") as stream:
+        for line in io.BufferedReader(stream):
+            record = json.loads(line)
+            yield Document(record.pop("text"), "", metadata=record)
+
+
+def keys_of_partition(plan: Plan, kind: str, partition: int) -> NDArray[Any]:
+    """The keys of all tasks that lie in one of the plan's equal parts of the 64-bit numbers."""
+    low, high = ((partition + step) * 2**64 // plan.num_partitions for step in (0, 1))
+    parts = [np.empty(0, dtype=KEY)]
+    for file in plan.files(f"keys-{kind}", "npy"):
+        table = np.load(file, mmap_mode="r") if file.stat().st_size > 4096 else np.load(file)
+        keys = table["key"]
+        start = int(np.searchsorted(keys, np.uint64(low)))
+        end = len(keys) if high == 2**64 else int(np.searchsorted(keys, np.uint64(high)))
+        parts.append(np.array(table[start:end]))
+    return np.concatenate(parts)
+
+
+def _rows_of_task(ids: NDArray[np.uint64], rank: int) -> slice:
+    start, end = (int(np.searchsorted(ids, np.uint64(number << 32))) for number in (rank, rank + 1))
+    return slice(start, end)
+
+
+def without_paragraphs(text: str, keys: set[int], minimum: int) -> str:
+    """The text without the paragraphs that have these keys."""
+    kept, end = list[str](), 0
+    for key, start, stop in paragraph_keys(text, minimum):
+        if key in keys:
+            kept.append(text[end:start])
+            end = stop
+    kept.append(text[end:])
+    # What stood between two paragraphs is two breaks now.
+    return "\n".join(line for line in "".join(kept).split("\n") if line).strip() if len(kept) > 1 else text
+
+
+def build_index(plan: Plan) -> None:
+    """Make the index of the evaluation sets once; the tasks only load it."""
+    if not plan.settings.evaluation_sets or _index_file(plan).is_file():
+        return
+
+    draft = _index_file(plan).with_name("draft.npz")
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    ContaminationIndex.build(_evaluation_texts(plan.settings.evaluation_sets)).save(draft)
+    os.replace(draft, _index_file(plan))
+
+
+def _evaluation_texts(sets: Iterable[EvaluationSetSettings]) -> Iterator[tuple[str, str]]:
+    for each in sets:
+        for file in files_of(each.path):
+            for _, record in read_records(file):
+                for field in each.text_fields:
+                    if isinstance(text := record.get(field), str):
+                        yield each.name or str(each.path), normalise(text)
+
+
+def contamination_index(plan: Plan) -> ContaminationIndex | None:
+    return ContaminationIndex.load(_index_file(plan)) if plan.settings.evaluation_sets else None
+
+
+def _index_file(plan: Plan) -> Path:
+    return plan.folder / "evaluation" / "index.npz"
+
+
+def _share_of_records(source: SourceSettings, task: Task) -> int | None:
+    """How many of a file's first ``max_records`` are in the task's stripe."""
+    if source.max_records is None:
+        return None
+    return sum(task.stripe.holds(number) for number in range(1, source.max_records + 1))
+
+
+def _matches(record: dict[str, Any], source: SourceSettings) -> bool:
+    wanted = all(record.get(key) in values for key, values in source.where.items())
+    return wanted and not any(record.get(key) in values for key, values in source.exclude.items())
+
+
+def _records(
+    source: SourceSettings, task: Task, on_fault: Callable[[Fault], None], place: Place
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if task.file is not None:
+        return read_records(task.file, on_fault, task.stripe, place)
+    return _hub_records(source)
+
+
+def _hub_records(source: SourceSettings) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        from datasets.load import load_dataset
+    except ImportError:
+        raise DataError("reading from the hub needs: pip install 'diffutron[data]'") from None
+    assert source.hub is not None
+    try:
+        rows = load_dataset(source.hub, source.config, split=source.split, revision=source.revision, streaming=True)
+        for number, row in enumerate(rows, start=1):
+            yield f"{source.hub}:{number}", dict(row)
+    except Exception as error:  # datasets raises a dozen kinds, from httpx's to its own
+        line = " ".join(str(error).split())[:160]
+        raise DataError(f"data set {source.hub} cannot be read from the hub: {line}") from None
