@@ -117,7 +117,10 @@ def planted(text, draw):
     if kind == 3:
         for _ in range(min(3, len(words) // 6)):
             place = draw.randrange(len(words))
-            words[place : place + 1] = draw.choice([[], ["bambaşka"], ["şöyle", words[place]]])
+            here, following = words[place : place + 1], words[place + 1 : place + 2]
+            # Dropped, replaced, with a word before it, or swapped with the next.
+            changes = [following, ["bambaşka", *following], ["şöyle", *here, *following], [*following, *here]]
+            words[place : place + 2] = draw.choice(changes)
     return " ".join(words)
 
 

@@ -1,13 +1,25 @@
 """Repetitions: what is the same is found whatever its dress, and what is not is left alone."""
 
+import gzip
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffutron.corpus.duplicates import DuplicateSettings, MinHash, clusters, exact_key, paragraph_keys, repeated
+from diffutron.corpus.duplicates import (
+    DuplicateSettings,
+    MinHash,
+    clusters,
+    exact_key,
+    paragraph_keys,
+    repeated,
+    words_of,
+)
 from diffutron.text import upper_tr
 
+HUMAN = Path(__file__).parents[2] / "data" / "tr" / "human.jsonl.gz"
 STEMS = (
     "ev okul deniz kitap yol güneş bahçe çocuk şehir ağaç kalem ışık gölge rüzgâr sabah akşam köy dağ göl kuş".split()
 )
@@ -70,6 +82,22 @@ def test_the_share_of_candidates_follows_the_curve(similarity, low, high):
     assert low < found / 200 <= high
 
 
+def jaccard(one, other):
+    first, second = (set(zip(words, words[1:], words[2:], strict=False)) for words in (words_of(one), words_of(other)))
+    return len(first & second) / max(len(first | second), 1)
+
+
+@pytest.mark.skipif(not HUMAN.is_file(), reason="needs the Turkish texts")
+def test_fewer_than_one_real_text_in_a_thousand_is_dropped_without_being_similar():
+    with gzip.open(HUMAN, "rt", encoding="utf-8") as stream:
+        texts = [json.loads(line)["text"] for line in stream]
+    minhash = MinHash(DuplicateSettings())
+    keys = np.concatenate([minhash.keys(each) for each in texts])
+    pairs = repeated(keys, np.repeat(np.arange(len(texts), dtype=np.uint64), minhash.settings.bands))
+    false = {other for first, other in pairs.tolist() if jaccard(texts[first], texts[other]) < 0.5}
+    assert len(false) < len(texts) / 1000
+
+
 @pytest.mark.parametrize("short", ["", "?!", "tek", "iki söz"])
 def test_texts_shorter_than_a_shingle_equal_only_themselves(short):
     minhash = MinHash(DuplicateSettings())
@@ -108,6 +136,13 @@ def test_clusters_keep_the_smallest_of_what_is_connected_through_others_too():
     chain = np.array([[n, n + 1] for n in range(999, -1, -1)], np.uint64)
     assert clusters(chain).tolist() == list(range(1, 1001))
     assert clusters(np.empty((0, 2), np.uint64)).tolist() == []
+
+
+def test_a_long_chain_in_any_order_is_one_cluster():
+    # Labels that move one pair a round would take hours.
+    ids = np.random.default_rng(0).permutation(200_001).astype(np.uint64)
+    dropped = clusters(np.stack([ids[:-1], ids[1:]], axis=1))
+    assert np.array_equal(dropped, np.arange(1, 200_001, dtype=np.uint64))
 
 
 def test_clusters_agree_with_a_plain_search():

@@ -155,6 +155,18 @@ def test_without_a_sentence_a_row_ends_before_a_word_and_without_a_word_anywhere
 
 
 @KINDS
+def test_a_line_ends_a_sentence_whatever_follows_unless_less_than_half_a_row_is_before_it(kind):
+    codec, cut = codec_of(kind), cut_of(kind)
+    line = "kapı" + " kapı" * 5
+    before = len(codec.encode(line)) + 1  # the newline
+    ids = codec.encode(line + "\nevde" + " kapı" * 12)
+    for end in range(before, len(ids)):
+        assert cut(ids, 0, end) == before if end <= 2 * before else cut(ids, 0, end) > end / 2
+    point = len(codec.encode(line + "."))  # nor need the newline fit into the row
+    assert cut(codec.encode(line + ".\nevde"), 0, point) == point
+
+
+@KINDS
 @pytest.mark.parametrize(
     "text",
     ["Pi 3.1415 tir", "T.C. dedi", "Adı www.evim.com dur", "Yıl 12.04.1961 idi", "Kapı 19. yüzyılda", "T.C.'nin evi"],

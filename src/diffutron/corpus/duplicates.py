@@ -118,16 +118,16 @@ def clusters(pairs: Keys) -> Keys:
     ids, places = np.unique(pairs, return_inverse=True)
     left, right = places.reshape(-1, 2).T if len(pairs) else (places, places)
     label = np.arange(len(ids))
-    while True:
-        before = label.copy()
-        smaller = np.minimum(label[left], label[right])
-        np.minimum.at(label, left, smaller)
-        np.minimum.at(label, right, smaller)
+    # Only roots are hooked, the larger below the smaller: two rounds at least halve the roots that still have pairs.
+    while len(left):
+        np.minimum.at(label, np.maximum(left, right), np.minimum(left, right))
         while not np.array_equal(jumped := label[label], label):
             label = jumped
-        if np.array_equal(before, label):
-            dropped: Keys = ids[label != np.arange(len(ids))]
-            return dropped
+        left, right = label[left], label[right]
+        apart = left != right
+        left, right = left[apart], right[apart]
+    dropped: Keys = ids[label != np.arange(len(ids))]
+    return dropped
 
 
 def _word_hash(word: str) -> int:

@@ -25,8 +25,6 @@ class SentenceCut:
         words = [text.lstrip(_OPENING) for text in texts]
         marked = codec.starts_word.tolist()
         has_capitals = any(text[:1].isupper() for text in texts)
-        # Without spaces an apostrophe rather joins than closes.
-        closing = _CLOSING if spaced else _CLOSING.replace("'", "").replace("’", "")
 
         def starts(piece: int) -> bool:
             word, is_mark = words[piece], not texts[piece].strip(_CLOSING)
@@ -38,11 +36,8 @@ class SentenceCut:
         self._opens = [self._starts[piece] and (spaced or not words[piece][:1].isdigit()) for piece in pieces]
         self._small = [has_capitals and word[:1].islower() for word in words]
         self._bare = [not word and not self._breaks[piece] for piece, word in enumerate(words)]
-        self._ends = [text.rstrip(closing).endswith(_ENDS) for text in texts]
-        self._closes = [
-            bool(text) and not text.strip(closing) and not (spaced and marked[piece])
-            for piece, text in enumerate(texts)
-        ]
+        self._ends = [text.rstrip(_CLOSING).endswith(_ENDS) for text in texts]
+        self._closes = [bool(text) and not text.strip(_CLOSING) for text in texts]
         self._initials = [
             not spaced and marked[piece] and len(text) == 1 and text.isalpha() for piece, text in enumerate(texts)
         ]
