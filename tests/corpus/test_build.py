@@ -478,3 +478,15 @@ def test_an_output_inside_a_source_is_refused(source, tmp_path):
     build_corpus(recipe(source), tmp_path / "corpus")
     with pytest.raises(DataError, match="lies inside the source"):
         build_corpus(recipe(tmp_path), tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_build_that_died_between_two_stages_goes_on(tmp_path, out, workers):
+    """Every task of a stage is marked as done, and the next stage was not begun: nothing is left to do for it."""
+    from diffutron.corpus.execute import LocalExecutor, Stage
+
+    stage = Stage("read", [], num_tasks=3)
+    logs = tmp_path / "logs"
+    LocalExecutor(stage, 1, logs).run()
+    LocalExecutor(stage, workers, logs).run()
+    assert LocalExecutor(stage, workers, logs).get_incomplete_ranks() == []

@@ -180,7 +180,7 @@ def _rehearse(settings: TrainRecipe, folder: Path, json: bool) -> None:
 def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dict[str, Any]]:
     """What is measured beside the loop: masked perplexity of the held-out part at 15 %, if there is one, and samples.
 
-    Every worker computes the same; a sharded model needs them all.
+    The windows are as long as the rows of the training. Every worker computes the same; a sharded model needs them all.
 
     Args:
         max_texts: how many held-out texts at most.
@@ -190,7 +190,7 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
     from diffutron.generation import Generator, Request, SamplerSettings
     from diffutron.training.run import diffusion_config
 
-    denoiser, codec = run.loaded.denoiser, run.codec
+    denoiser, codec, max_tokens = run.loaded.denoiser, run.codec, run.recipe.data.max_tokens
     texts = list(itertools.islice(read_texts(run.corpus.heldout), max_texts)) if run.corpus.report["heldout"] else []
     generator = Generator(denoiser, codec, learned_end=diffusion_config(run)["learned_end"])
     requests = []
@@ -200,7 +200,7 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
             requests.append(Request(prompt, min(SAMPLE_TOKENS, room)))
 
     def evaluate() -> dict[str, Any]:
-        scores = masked_perplexity(denoiser, codec, texts).as_dict() if texts else {}
+        scores = masked_perplexity(denoiser, codec, texts, max_tokens=max_tokens).as_dict() if texts else {}
         samples = generator.complete(requests, SamplerSettings())
         return {**scores, "samples": [sample.as_dict() for sample in samples]}
 

@@ -56,14 +56,14 @@ class LocalExecutor(PipelineExecutor):  # type: ignore[misc]
         Raises:
             DataError: workers were killed again and again.
         """
-        ranks = self.get_incomplete_ranks()
-        if self.workers == 1 or len(ranks) == 1:
-            for rank in ranks:
-                deepcopy(self).run_task(rank)
-            return
         for _ in range(ATTEMPTS):
+            left = self.get_incomplete_ranks()
             try:
-                self._run_in_processes(self.get_incomplete_ranks())
+                if self.workers > 1 and len(left) > 1:
+                    self._run_in_processes(left)
+                else:
+                    for rank in left:
+                        deepcopy(self).run_task(rank)
                 return
             except BrokenProcessPool:
                 continue

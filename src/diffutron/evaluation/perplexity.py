@@ -69,7 +69,7 @@ class MaskedPerplexity:
 
 def masked_perplexity(
     denoiser: Denoiser, codec: TextCodec, texts: Iterable[str], *, mask_rate: float = 0.15, seed: int = 0,
-    hiding: AtRate | None = None, micro_batch_tokens: int = 4096,
+    hiding: AtRate | None = None, max_tokens: int | None = None, micro_batch_tokens: int = 4096,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MaskedPerplexity:  # fmt: skip
     """Hide a share of each text's tokens and score the hidden ones.
@@ -81,12 +81,15 @@ def masked_perplexity(
         texts: near-empty ones (no token) are left out.
         mask_rate: the chance of each token to be hidden; special tokens and ``<unk>`` never are.
         hiding: instead of ``mask_rate``, to hide whole words or to corrupt BERT's way.
+        max_tokens: shorter windows. A model with learned positions that was trained on short rows knows nothing of
+            the later positions, and is worse with every step it trains.
 
     Raises:
         DataError: no text holds a token, or none was hidden.
     """
     hiding = hiding or AtRate(mask_rate)
-    read = ask_for_texts(texts, codec, max_tokens=window_tokens(denoiser))
+    window = window_tokens(denoiser)
+    read = ask_for_texts(texts, codec, max_tokens=min(window, max_tokens or window))
     nll, correct, masked = (np.zeros(read.num_texts) for _ in range(3))
     for answer in ask(
         denoiser, codec, read.questions, hiding, seed=seed, micro_batch_tokens=micro_batch_tokens,
