@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diffutron.corpus.contamination import ContaminationIndex, grams_of, hashes_of, heaviest_common, words_of
+from diffutron.corpus.compared import hashes_for, words_of
+from diffutron.corpus.contamination import ContaminationIndex, grams_of, heaviest_common
 from diffutron.text import upper_tr
 
 DATA = Path(__file__).parents[2] / "data"
@@ -77,8 +78,8 @@ def test_an_empty_index_finds_nothing():
 
 def test_a_run_has_one_hash_wherever_it_stands():
     words = words_of(FILLER * 40)
-    run = hashes_of(words[5:18])
-    assert grams_of(hashes_of(words), 13)[5] == grams_of(run, 13)[0]
+    run = hashes_for(words[5:18])
+    assert grams_of(hashes_for(words), 13)[5] == grams_of(run, 13)[0]
     assert len(grams_of(run, 14)) == 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffutron.corpus.compared import words_of
 from diffutron.corpus.duplicates import (
     DuplicateSettings,
     MinHash,
@@ -15,7 +16,6 @@ from diffutron.corpus.duplicates import (
     exact_key,
     paragraph_keys,
     repeated,
-    words_of,
 )
 from diffutron.text import upper_tr
 

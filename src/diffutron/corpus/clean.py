@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import ftfy
 
+from diffutron.corpus import compared
 from diffutron.recipe import Settings
-from diffutron.text import lower_tr, normalise
+from diffutron.text import normalise
 from diffutron.text.letters import lacks_turkish_letters, mend_dots
 
 __all__ = [
@@ -234,7 +235,7 @@ def remove_boilerplate(text: str) -> str:
     frame of a page has; and half of all that stands there. Of such a link that stands alone three times or more, the
     first stays. Other short lines are left, alike or repeated: poems, dialogues, lists, headings, steps.
     """
-    lowered_text = lower_tr(text)
+    lowered_text = compared.lowered(text)
     lines, lowered = text.split("\n"), lowered_text.split("\n")
     dropped = {*_links(lowered), *_menus(lowered), *_repeated(lines, lowered)}
     for word, notices in _NOTICES.items():

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from diffutron.text import lower_tr
+from diffutron.corpus.compared import Hashes, hashes_for, hashes_of, lowered, words_in, words_of
 
 RUN = 13
 """words in a row that no text has by chance"""
@@ -25,10 +23,7 @@ _GRAM = 3
 _COMMON = 3
 """a run of three words in more sentences than that says nothing"""
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|\n")
-_WORD = re.compile(r"[^\W_]+")
-_BARE = str.maketrans("ıçğöşüâîû", "icgosuaiu")
 _BASE = 0x9E3779B97F4A7C15
-Hashes = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -73,14 +68,13 @@ class ContaminationIndex:
         sentences, sets = list[Hashes](), list[int]()
         for name, text in texts:
             number = names.setdefault(name, len(names))
-            found = grams_of(hashes_of(words_of(text)), RUN)
+            parts = [hashes_for(words_in(sentence)) for sentence in _SENTENCE_END.split(lowered(text))]
+            found = grams_of(np.concatenate(parts), RUN)
             runs.append(found)
             run_sets.append(np.full(len(found), number, np.int32))
-            for sentence in _SENTENCE_END.split(text):
-                words = words_of(sentence)
-                if len(words) >= SHORTEST:
-                    sentences.append(hashes_of(words))
-                    sets.append(number)
+            long = [part for part in parts if len(part) >= SHORTEST]
+            sentences += long
+            sets += [number] * len(long)
         all_runs, first = np.unique(np.concatenate(runs), return_index=True)
         starts = np.concatenate([[0], np.cumsum([len(each) for each in sentences], dtype=np.int64)]).astype(np.int64)
         return cls(
@@ -104,10 +98,10 @@ class ContaminationIndex:
         words = words_of(text)
         if len(words) < SHORTEST:
             return None
-        hashes = hashes_of(words)
+        hashes = hashes_of(text)
         return self._run(words, hashes) or self._sentence(words, hashes)
 
-    def _run(self, words: list[str], hashes: Hashes) -> Hit | None:
+    def _run(self, words: tuple[str, ...], hashes: Hashes) -> Hit | None:
         found, entries = _lookup(self.runs, grams_of(hashes, RUN))
         if not len(found):
             return None
@@ -115,7 +109,7 @@ class ContaminationIndex:
         name = self.names[self.run_sets[entries[0]]]
         return Hit(name, "13-gram", " ".join(words[start : start + RUN]))
 
-    def _sentence(self, words: list[str], hashes: Hashes) -> Hit | None:
+    def _sentence(self, words: tuple[str, ...], hashes: Hashes) -> Hit | None:
         grams = grams_of(hashes, _GRAM)
         found, first = _lookup(self.grams, grams)
         tried: set[tuple[int, int]] = set()
@@ -133,24 +127,15 @@ class ContaminationIndex:
 
     def _found_at(self, sentence: int, start: int, hashes: Hashes) -> slice | None:
         part = slice(self.sentence_starts[sentence], self.sentence_starts[sentence + 1])
-        wanted, weights = self.sentence_words[part], self.sentence_weights[part]
+        wanted, weights = self.sentence_words[part].tolist(), self.sentence_weights[part].tolist()
         needed = len(wanted) - 1 if len(wanted) < 12 else -(-2 * len(wanted) // 3)
         span = slice(max(start - 3, 0), start + len(wanted) + 3)
-        window = hashes[span]
-        is_there = np.isin(wanted, window)
-        if is_there.sum() < needed or weights[is_there].sum() < RARE * weights.sum():
+        window = hashes[span].tolist()
+        there = set(window)
+        if sum(map(there.__contains__, wanted)) < needed:
             return None
-        count, weight = heaviest_common(wanted.tolist(), window.tolist(), weights.tolist())
-        return span if count >= needed and weight >= RARE * weights.sum() else None
-
-
-def words_of(text: str) -> list[str]:
-    """Words in lower case without the marks of Turkish letters: ``IŞIK``, ``ışık`` and ``isik`` are one."""
-    return _WORD.findall(lower_tr(text).translate(_BARE))
-
-
-def hashes_of(words: list[str]) -> Hashes:
-    return np.fromiter(map(_word_hash, words), dtype=np.uint64, count=len(words))
+        count, weight = heaviest_common(wanted, window, weights)
+        return span if count >= needed and weight >= RARE * sum(weights) else None
 
 
 def grams_of(hashes: Hashes, length: int) -> Hashes:
@@ -221,8 +206,3 @@ def _powers_of(base: int, size: int) -> Hashes:
     factors = np.full(size, base, np.uint64)
     factors[0] = 1
     return np.cumprod(factors, dtype=np.uint64)
-
-
-@lru_cache(maxsize=200_000)
-def _word_hash(word: str) -> int:
-    return xxhash.xxh3_64_intdigest(word.encode("utf-8"))

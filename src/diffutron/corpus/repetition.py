@@ -72,24 +72,31 @@ class Runs:
         self.words, self.num_words = words, len(words)
         self._hashes: dict[int, NDArray[np.uint64]] = {}
         self._covered: dict[int, int] = {}
+        self._most: dict[int, int] = {}
 
     def top_characters(self, n: int, enough: float = 0.0) -> int:
         """The length of the most frequent n-gram, joined by blanks, times how often it occurs; of equals the first.
 
         Where it cannot be more than ``enough``, 0 may stand for it.
         """
-        hashes = self._of(n)
-        if not len(hashes):
+        if n > self.num_words:
             return 0
-        ordered = np.sort(hashes)
-        ends = np.flatnonzero(ordered[1:] != ordered[:-1])
-        counts = np.diff(ends, prepend=-1, append=len(ordered) - 1)
-        most = int(counts.max())
         lengths = self._starts[n:] - self._starts[:-n] + (n - 1)
-        if most * int(lengths.max()) <= enough:
+        longest = int(lengths.max())
+        # A run occurs no more often than the shorter ones in it.
+        if (
+            min((most for shorter, most in self._most.items() if shorter <= n), default=self.num_words) * longest
+            <= enough
+        ):
             return 0
-        frequent = ordered[np.append(ends, len(ordered) - 1)[counts == most]]
-        return most * int(lengths[np.isin(hashes, frequent).argmax()])
+        ordered = np.sort(self._of(n))
+        ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+        counts = np.diff(ends, prepend=-1)
+        self._most[n] = most = int(counts.max())
+        if most * longest <= enough:
+            return 0
+        frequent = ordered[ends[counts == most]]
+        return most * int(lengths[np.isin(self._of(n), frequent).argmax()])
 
     def duplicate_characters(self, n: int, enough: float = 0.0) -> int:
         """The length of the n-grams that stood before, none overlapping another.
@@ -131,6 +138,8 @@ class Runs:
 
         One that stood before is made of shorter ones that did, so it covers no more than they do.
         """
+        if any(most == 1 for shorter, most in self._most.items() if shorter <= n):
+            return True
         if any(size <= enough for shorter, size in self._covered.items() if shorter <= n):
             return True
         self._covered[n] = self._cover(n)

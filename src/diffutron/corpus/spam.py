@@ -99,8 +99,9 @@ class SpamFilter:
 
     def _sells(self, view: TextView, count: int) -> str | None:
         most = self._settings.spam_words
-        calls = [word for word in view.words if word in _CALLS]
-        baits = sum(is_bait(word) for word in view.words if word[:_LONGEST_START] in _BAIT_STARTS)
+        calls = [] if view.distinct.isdisjoint(_CALLS) else [word for word in view.words if word in _CALLS]
+        suspects = {word for word in view.distinct if word[:_LONGEST_START] in _BAIT_STARTS and is_bait(word)}
+        baits = sum(map(suspects.__contains__, view.words)) if suspects else 0
         if len(calls) + baits < _FEWEST_SPAM_WORDS:
             return None
         reports = sum(map(_REPORTS.__contains__, view.words))
@@ -131,7 +132,7 @@ class SpamFilter:
 
     def _harps(self, view: TextView, count: int) -> str | None:
         most = self._settings.most_frequent_word
-        if len(set(view.words)) > (1 - most) * count + 1:
+        if len(view.distinct) > (1 - most) * count + 1:
             return None
         (word, times), *_ = Counter(word for word in view.words if len(word) >= 4).most_common(1) or [("", 0)]
         if times >= _FEWEST_TIMES and times > most * count:

@@ -6,7 +6,7 @@ import re
 from functools import cached_property
 from typing import Protocol
 
-from diffutron.text import lower_tr
+from diffutron.corpus.compared import lowered
 
 # A word with its apostrophes and hyphens, or one sign: what datatrove's tokenizers make of a text, a sign at a time.
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
@@ -21,7 +21,7 @@ class TextView:
 
     @cached_property
     def lowered(self) -> str:
-        return lower_tr(self.text)
+        return lowered(self.text)
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -32,6 +32,11 @@ class TextView:
     def words(self) -> list[str]:
         """The tokens that are no signs."""
         return [token for token in self.tokens if token[0].isalnum()]
+
+    @cached_property
+    def distinct(self) -> frozenset[str]:
+        """The words, each once."""
+        return frozenset(self.words)
 
     @cached_property
     def lines(self) -> list[str]:

@@ -12,6 +12,8 @@ _DOTTED_TWICE = re.compile("i\u0307+")
 def join_dots(text: str) -> str:
     """NFC, and no second dot on an ``i``: the trace of an ``İ`` lower-cased by a program that knows no Turkish."""
     text = unicodedata.normalize("NFC", text)
+    if "\u0307" not in text:
+        return text
     return unicodedata.normalize("NFC", _DOTTED_TWICE.sub("i", text))
 
 
