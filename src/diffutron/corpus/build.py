@@ -88,12 +88,15 @@ def build_corpus(
         with _only_build(plan):
             _begin(plan)
             build_index(plan)
-            finished = run_stages(
+            left = run_stages(
                 stages_of(plan), settings.executor, plan.folder / "logs",
                 on_tick=lambda stage: on_progress(_progress(plan, stage)),
             )  # fmt: skip
-            if not finished:
-                raise DataError(f"the cluster is at work on {out}; run the same command again to see how far it is")
+            if left:
+                raise DataError(
+                    f"the cluster is at work on {out}, tasks left: {', '.join(left)}; run the same command again to see "
+                    f"how far it is, and to hand in again what failed; logs are in {plan.folder / 'logs'}"
+                )
         shutil.rmtree(plan.folder, ignore_errors=True)
     except NothingLeft:
         shutil.rmtree(plan.folder, ignore_errors=True)  # it would be so again

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -93,27 +95,58 @@ class LocalExecutor(PipelineExecutor):  # type: ignore[misc]
 def run_stages(
     stages: Sequence[Stage], settings: ExecutorSettings, logs: Path, *,
     on_tick: Callable[[Stage], None] = lambda _: None, tick_seconds: float = 0.5,
-) -> bool:  # fmt: skip
-    """Run the stages one after the other; whether they are finished, or handed to a cluster that works on.
+) -> list[str]:  # fmt: skip
+    """Run the stages one after the other, or hand them to a cluster.
+
+    Tasks that are finished are not done again, and none is handed in while the jobs of an earlier call wait or run.
 
     Args:
         on_tick: called about twice a second from another thread while a stage runs here.
+
+    Returns:
+        what is left, such as ``read 3 of 12``: nothing, or what a cluster works on.
     """
     if isinstance(settings, LocalSettings):
         for stage in stages:
             with _ticking(lambda stage=stage: on_tick(stage), tick_seconds):  # type: ignore[misc]
                 LocalExecutor(stage, settings.workers, logs / stage.name).run()
-        return True
-    executor: Any = None
+    elif isinstance(settings, RaySettings):
+        for stage in stages:
+            _ray(stage, settings, logs / stage.name).run()
+    else:
+        _run_on_slurm(stages, settings, logs)
+    counts = [(stage, LocalExecutor(stage, 1, logs / stage.name)) for stage in stages]
+    left = [(stage, len(executor.get_incomplete_ranks())) for stage, executor in counts]
+    return [f"{stage.name} {number} of {stage.num_tasks}" for stage, number in left if number]
+
+
+def _run_on_slurm(stages: Sequence[Stage], settings: SlurmSettings, logs: Path) -> None:
+    """Hand in an array of jobs for each stage, to begin when the one before has ended well."""
+    handed_in = logs / "jobs.json"
+    if handed_in.is_file() and _in_the_queue(json.loads(handed_in.read_text(encoding="utf-8"))):
+        return
+    executors = list[Any]()
     for stage in stages:
-        build = _slurm if isinstance(settings, SlurmSettings) else _ray
-        executor = build(stage, settings, logs / stage.name, executor)  # type: ignore[arg-type]
-    executor.run()
-    return all(len(_incomplete(stage, logs)) == 0 for stage in stages)
+        executors.append(_slurm(stage, settings, logs / stage.name, executors[-1] if executors else None))
+    try:
+        executors[-1].run()
+    except FileNotFoundError as error:
+        raise DataError(f"the executor slurm needs the command {error.filename}, which is not on this machine") from None
+    except subprocess.CalledProcessError as error:
+        raise DataError(f"Slurm took no jobs: sbatch ended with {error.returncode}; what it said is above") from None
+    jobs = [str(executor.job_id) for executor in executors if executor.job_id not in (None, -1)]
+    handed_in.parent.mkdir(parents=True, exist_ok=True)
+    handed_in.write_text(json.dumps(jobs), encoding="utf-8")
 
 
-def _incomplete(stage: Stage, logs: Path) -> list[int]:
-    return list(LocalExecutor(stage, 1, logs / stage.name).get_incomplete_ranks())
+def _in_the_queue(jobs: list[str]) -> bool:
+    """Whether some of the jobs wait or run. Slurm no longer knows jobs that ended some minutes ago."""
+    command = ["squeue", "--noheader", "--jobs=" + ",".join(jobs)]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ids are Slurm's
+    except FileNotFoundError:
+        return False
+    return asked.returncode == 0 and bool(asked.stdout.strip())
 
 
 def _slurm(stage: Stage, settings: SlurmSettings, logs: Path, before: Any) -> Any:
@@ -122,19 +155,21 @@ def _slurm(stage: Stage, settings: SlurmSettings, logs: Path, before: Any) -> An
     return SlurmPipelineExecutor(
         list(stage.pipeline), tasks=stage.num_tasks, time=settings.time, partition=settings.partition,
         cpus_per_task=settings.cpus_per_task, mem_per_cpu_gb=settings.mem_per_cpu_gb, workers=settings.workers,
-        venv_path=str(settings.venv) if settings.venv else None, job_name=f"corpus-{stage.name}", logging_dir=str(logs),
-        slurm_logs_folder=str(logs / "slurm"), depends=before,
+        venv_path=str(settings.venv.absolute() / "bin" / "activate") if settings.venv else None,
+        job_name=f"corpus-{stage.name}", logging_dir=str(logs), slurm_logs_folder=str(logs / "slurm"), depends=before,
+        # What waits for a stage that failed would wait for ever.
+        sbatch_args={"kill-on-invalid-dep": "yes"},
     )  # fmt: skip
 
 
-def _ray(stage: Stage, settings: RaySettings, logs: Path, before: Any) -> Any:
+def _ray(stage: Stage, settings: RaySettings, logs: Path) -> Any:
     try:
         from datatrove.executor.ray import RayPipelineExecutor
     except ImportError:
         raise DataError("the executor ray needs: pip install 'datatrove[ray]'") from None
     return RayPipelineExecutor(
         list(stage.pipeline), tasks=stage.num_tasks, workers=settings.workers, cpus_per_task=settings.cpus_per_task,
-        logging_dir=str(logs), depends=before,
+        logging_dir=str(logs),
     )  # fmt: skip
 
 

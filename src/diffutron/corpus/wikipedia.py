@@ -8,6 +8,7 @@ from typing import IO
 from xml.etree import ElementTree
 
 from diffutron.errors import DataError
+from diffutron.text import normalise
 
 
 class DumpError(Exception):
@@ -51,7 +52,6 @@ _BACK_MATTER = re.compile(
     r"^=+ *(?:Kaynakça|Dış bağlantılar|Ayrıca bakınız|Notlar|Konuyla ilgili yayınlar) *=+ *$.*?(?=^==[^=]|\Z)",
     re.M | re.S,
 )
-_HEADING = re.compile(r"^=+ *(.*?) *=+ *$", re.M)
 
 
 def plain_text(markup: str) -> str:
@@ -76,7 +76,7 @@ def plain_text(markup: str) -> str:
         except ValueError:
             continue
     text = str(code.strip_code(normalize=True, collapse=True))
-    return _HEADING.sub(r"\1", _LINKS.sub("", text)).strip()
+    return normalise(_LINKS.sub("", text))
 
 
 def _name(element: ElementTree.Element) -> str:
