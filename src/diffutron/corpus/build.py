@@ -94,8 +94,8 @@ def build_corpus(
             )  # fmt: skip
             if left:
                 raise DataError(
-                    f"the cluster is at work on {out}, tasks left: {', '.join(left)}; run the same command again to see "
-                    f"how far it is, and to hand in again what failed; logs are in {plan.folder / 'logs'}"
+                    f"the cluster is at work on {out}, tasks left: {', '.join(left)}; run the same command again to "
+                    f"see how far it is, and to hand in again what failed; logs are in {plan.folder / 'logs'}"
                 )
         shutil.rmtree(plan.folder, ignore_errors=True)
     except NothingLeft:

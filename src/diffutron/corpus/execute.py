@@ -131,9 +131,9 @@ def _run_on_slurm(stages: Sequence[Stage], settings: SlurmSettings, logs: Path) 
     try:
         executors[-1].run()
     except FileNotFoundError as error:
-        raise DataError(f"the executor slurm needs the command {error.filename}, which is not on this machine") from None
+        raise DataError(f"the executor slurm needs the command {error.filename}, which is not here") from None
     except subprocess.CalledProcessError as error:
-        raise DataError(f"Slurm took no jobs: sbatch ended with {error.returncode}; what it said is above") from None
+        raise DataError(f"Slurm took no jobs: sbatch ended with {error.returncode}") from None
     jobs = [str(executor.job_id) for executor in executors if executor.job_id not in (None, -1)]
     handed_in.parent.mkdir(parents=True, exist_ok=True)
     handed_in.write_text(json.dumps(jobs), encoding="utf-8")
