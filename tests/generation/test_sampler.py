@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import nn
 
 from diffutron.errors import InputError
 from diffutron.generation import Canvas, Generator, Request, SamplerSettings, denoise
-from diffutron.generation.categorical import draw, filtered_log_probs
+from diffutron.generation.beliefs import best_two
+from diffutron.generation.categorical import draw_from, draw_from_best
 from diffutron.generation.repetition import repeated_ngrams
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
 
@@ -134,24 +134,23 @@ def test_prompt_that_does_not_fit_is_refused_with_the_way_out():
         generator.canvas(Request("ev " * 40, max_new_tokens=30))
 
 
-class Toy(nn.Module):
-    """A denoiser over {a, b, c} that knows the joint distribution of two tokens."""
+class Toy:
+    """A reader over {a, b, c} that knows the joint distribution of two tokens."""
+
+    columns = None
 
     def __init__(self, joint):
-        super().__init__()
-        self.joint = nn.Parameter(joint, requires_grad=False)
-        self.mask = 3
+        self.joint, self.mask = joint, 3
 
-    def forward(self, xt, *, attention_mask, where):
-        rows = []
-        for row, chosen in zip(xt.tolist(), where.tolist(), strict=True):
-            for position, wanted in enumerate(chosen):
-                if wanted:
-                    other = row[1 - position]
-                    table = self.joint if position == 0 else self.joint.T
-                    conditional = table.sum(1) if other == self.mask else table[:, other]
-                    rows.append(torch.cat([conditional.log(), torch.tensor([-30.0])]))
-        return torch.stack(rows)
+    def read(self, looks):
+        lines = []
+        for look in looks:
+            for position in look.where:
+                other = look.tokens[1 - position]
+                table = self.joint if position == 0 else self.joint.T
+                conditional = table.sum(1) if other == self.mask else table[:, other]
+                lines.append(torch.cat([conditional.log(), torch.tensor([-math.inf])]))
+        return torch.stack(lines)
 
 
 @pytest.mark.parametrize("order", ["random", "confidence", "entropy"])
@@ -159,12 +158,11 @@ def test_token_by_token_sampling_draws_from_the_models_joint_distribution(order)
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(3, 3, generator=generator)
     joint /= joint.sum()
-    forbidden = torch.tensor([False, False, False, True])
     settings = SamplerSettings(temperature=1.0, top_p=None, order=order, repetition_penalty=1.0, no_repeat_ngram=0)
     draws = 4000
     canvases = [Canvas(tokens=(3, 3), free=(0, 1), key=(number,)) for number in range(draws)]
     counts = Counter(
-        step.tokens for step in denoise(Toy(joint), canvases, settings, mask_id=3, pad_id=3, forbidden=forbidden)
+        step.tokens for step in denoise(Toy(joint), canvases, settings, mask_id=3)
         if step.done
     )  # fmt: skip
     expected = {(a, b): draws * float(joint[a, b]) for a in range(3) for b in range(3)}
@@ -174,29 +172,77 @@ def test_token_by_token_sampling_draws_from_the_models_joint_distribution(order)
         assert chi2 < 26.1  # 8 degrees of freedom, p = 0.001
 
 
-def test_draws_follow_the_distribution_on_a_large_vocabulary():
-    size, draws = 5000, 200_000
-    log_probs = (torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2).log_softmax(-1)
-    u = torch.rand(draws, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    tokens = torch.cat([draw(log_probs.expand(len(part), -1), part) for part in u.split(500)])
-    expected = log_probs.exp() * draws
+def chi_square(counts, probs):
+    """How far counts are from what probs promise, in standard deviations of the statistic."""
+    expected = probs * counts.sum()
     common = expected >= 5
-    observed = torch.bincount(tokens, minlength=size).double()
-    cells = torch.cat([observed[common], observed[~common].sum()[None]])
+    cells = torch.cat([counts[common], counts[~common].sum()[None]])
     wanted = torch.cat([expected[common], expected[~common].sum()[None]])
-    chi2, degrees = float(((cells - wanted) ** 2 / wanted).sum()), len(cells) - 1
-    assert abs(chi2 - degrees) < 4 * math.sqrt(2 * degrees)
+    statistic, degrees = float(((cells - wanted) ** 2 / wanted).sum()), len(cells) - 1
+    return (statistic - degrees) / math.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_draws_follow_the_distribution_on_a_vocabulary_of_256000(dtype):
+    size, draws = 256_000, 1_000_000
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(size, dtype=torch.float64, generator=generator) * 3).to(dtype)
+    counts = torch.zeros(size, dtype=torch.float64)
+    # Sorted uniform numbers fall where unsorted ones would; a line of its own for each would take hours.
+    for part in torch.rand(draws, dtype=torch.float64, generator=generator).split(100_000):
+        counts += draws_of(logits, part)
+    assert abs(chi_square(counts, logits.double().softmax(-1))) < 4
+
+
+def draws_of(logits, u):
+    lines = [draw_from(logits.expand(len(each), -1), each)[0] for each in u.split(8)[:40]]
+    return torch.bincount(torch.cat(lines), minlength=len(logits)).double()
 
 
 def test_draw_never_picks_what_is_forbidden_even_at_the_edges():
-    log_probs = torch.tensor([[-math.inf, 0.0, -math.inf]], dtype=torch.float64)
-    for u in (0.0, 0.5, 1.0 - 2**-53):
-        assert int(draw(log_probs, torch.tensor([u], dtype=torch.float64))) == 1
+    for size in (3, 2000):
+        logits = torch.full((1, size), -math.inf)
+        logits[0, 1] = 0.0
+        for u in (0.0, 0.5, 1.0 - 2**-53):
+            for draw in (draw_from, lambda *given: draw_from_best(*given, **no_filter)):
+                assert int(draw(logits, torch.tensor([u], dtype=torch.float64))[0]) == 1
 
 
-def test_filters_keep_the_token_that_crosses_top_p_and_the_k_best():
-    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    kept = filtered_log_probs(logits, temperature=1.0, top_k=None, top_p=0.6).isfinite()
-    assert kept.tolist() == [[True, True, False, False]]
-    kept = filtered_log_probs(logits, temperature=1.0, top_k=3, top_p=None).isfinite()
-    assert kept.tolist() == [[True, True, True, False]]
+no_filter = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None}
+
+
+def kept_by(logits, **filters):
+    """What is ever drawn, at 2,000 evenly spread numbers."""
+    u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    tokens, _ = draw_from_best(logits.expand(2000, -1), u, **{**no_filter, **filters})
+    return sorted(set(tokens.tolist()))
+
+
+def test_filters_keep_the_token_that_crosses_top_p_the_k_best_and_what_is_near_the_best():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert kept_by(logits, top_p=0.6) == [0, 1]
+    assert kept_by(logits, top_p=0.49) == [0]
+    assert kept_by(logits, top_k=3) == [0, 1, 2]
+    assert kept_by(logits, min_p=0.29) == [0, 1, 2]
+    assert kept_by(logits, top_k=3, top_p=0.9) == [0, 1, 2]  # of what the k best hold: 0.8 of 0.95 is not enough
+    assert kept_by(logits) == [0, 1, 2, 3]
+
+
+def test_a_flat_distribution_is_filtered_as_exactly_as_a_sharp_one():
+    logits = torch.zeros(1, 1000)
+    logits[0, :400] = 1e-3
+    u = torch.arange(1000, dtype=torch.float64) / 1000
+    tokens, _ = draw_from_best(logits.expand(1000, -1), u, **{**no_filter, "top_p": 0.4})
+    assert set(tokens.tolist()) <= set(range(400))
+    assert len(set(tokens.tolist())) == 400
+
+
+@pytest.mark.parametrize("size", [3, 700, 2048, 5003])
+def test_the_best_two_are_those_of_topk(size):
+    logits = torch.randn(20, size, generator=torch.Generator().manual_seed(size))
+    logits[0] = -math.inf
+    logits[0, size // 2] = 1.0
+    tokens, values = best_two(logits)
+    wanted = logits.topk(2, dim=-1)
+    assert torch.equal(tokens, wanted.indices[:, 0])
+    assert torch.equal(values, wanted.values)

@@ -1,4 +1,4 @@
-"""Exact draws from a categorical distribution, at any vocabulary size."""
+"""Exact draws from a categorical distribution, at any vocabulary size and precision."""
 
 from __future__ import annotations
 
@@ -6,35 +6,74 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_BLOCK = 512
+_CANDIDATES = 256
 
-def filtered_log_probs(
-    logits: Float[Tensor, "N V"], *, temperature: float, top_k: int | None, top_p: float | None
-) -> Float[Tensor, "N V"]:
-    """Log probabilities in float64 at ``temperature`` > 0, with what the filters leave out at -inf (not renormalised).
 
-    ``top_p`` keeps the most likely tokens until their sum reaches it, the token that crosses it included.
+def draw_from(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """One index for each row with probability softmax(logits), by inverting the cumulative distribution at ``u`` in
+    [0, 1); and how far ``u`` was from another index, as a probability.
+
+    Sums are in float64: the usual trick of adding Gumbel noise in float32 cuts the noise's tail off, so that rare
+    tokens win too seldom (arXiv:2409.02908). Blocks are summed first, then one block is looked into: one uniform number
+    and one pass, where Gumbel noise takes a number and two logarithms for each token.
     """
-    log_probs = (logits.double() / temperature).log_softmax(dim=-1)
-    if top_k is not None and top_k < log_probs.shape[-1]:
-        threshold = log_probs.topk(top_k, dim=-1).values[:, -1:]
-        log_probs = log_probs.masked_fill(log_probs < threshold, -torch.inf)
-    if top_p is not None and top_p < 1.0:
-        ordered, order = log_probs.sort(dim=-1, descending=True)
-        probs = ordered.exp()
-        total = probs.sum(dim=-1, keepdim=True)
-        outside = (probs.cumsum(dim=-1) - probs) >= top_p * total
-        log_probs = log_probs.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
-    return log_probs
+    size = logits.shape[-1]
+    weights = (logits - logits.amax(dim=-1, keepdim=True)).float().exp_()
+    if size % _BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, -size % _BLOCK))
+    blocks = weights.unflatten(1, (-1, _BLOCK))
+    sums = blocks.sum(dim=-1, dtype=torch.float64)
+    total = sums.sum(dim=-1)
+    block, rest, _ = _place(sums, u.double() * total)
+    index, offset, width = _place(blocks[torch.arange(len(blocks), device=logits.device), block].double(), rest)
+    return block * _BLOCK + index, torch.minimum(offset, width - offset).abs() / total
 
 
-def draw(log_probs: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
-    """One index for each row, by inverting the cumulative distribution at ``u`` in [0, 1).
+def draw_from_best(
+    logits: Float[Tensor, "N V"], u: Float[Tensor, " N"], *, temperature: float, top_k: int | None,
+    top_p: float | None, min_p: float | None,
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:  # fmt: skip
+    """The same from the most probable tokens only, at ``temperature`` > 0.
 
-    float64 throughout: the usual trick of adding Gumbel noise in float32 cuts the noise's tail off, so that rare tokens
-    win too seldom (arXiv:2409.02908). One uniform number for a position also costs less than V of them.
+    Args:
+        top_k: so many; of equals the first.
+        top_p: until their sum reaches it, the token that crosses it included.
+        min_p: with at least this share of the most probable one's probability.
     """
-    cumulative = log_probs.double().exp().cumsum(dim=-1)
+    scaled = logits.double() if temperature < 0.05 else logits
+    scaled = scaled / temperature if temperature != 1 else scaled
+    total = scaled.logsumexp(dim=-1, keepdim=True)
+    for count in (_CANDIDATES, logits.shape[-1]):
+        count = min(count, top_k or count, logits.shape[-1])
+        best = scaled.topk(count, dim=-1)
+        probs = (best.values - total).double().exp()
+        before = probs.cumsum(dim=-1) - probs
+        outside = torch.zeros_like(probs, dtype=torch.bool)
+        # A filter that leaves out some of the candidates has seen enough of them.
+        reach = probs.sum(dim=-1) if top_k is not None and count == top_k else torch.ones_like(probs[:, 0])
+        if top_p is not None:
+            outside |= before >= top_p * reach[:, None]
+        if min_p is not None:
+            outside |= probs < min_p * probs[:, :1]
+        is_enough = count in (top_k, logits.shape[-1]) or bool(outside[:, -1].all())
+        if is_enough:
+            break
+    # In the order of ids: between nearly equal tokens the order of probabilities hangs on the last bit.
+    ids, order = best.indices.sort(dim=-1)
+    kept = probs.masked_fill(outside, 0.0).gather(-1, order)
+    sums = kept.sum(dim=-1)
+    index, offset, width = _place(kept, u.double() * sums)
+    return ids.gather(-1, index[:, None]).squeeze(-1), torch.minimum(offset, width - offset).abs() / sums
+
+
+def _place(
+    weights: Float[Tensor, "N V"], target: Float[Tensor, " N"]
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """In which of the weights, laid end to end, the target lies; how far into it, and how wide it is."""
+    cumulative = weights.cumsum(dim=-1)
     total = cumulative[:, -1]
-    below = torch.nextafter(total, torch.zeros_like(total))
-    target = torch.minimum(u.double() * total, below)
-    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    index = torch.searchsorted(cumulative, target[:, None], right=True)
+    width = weights.gather(-1, index).squeeze(-1)
+    return index.squeeze(-1), target - (cumulative.gather(-1, index).squeeze(-1) - width), width

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
+from diffutron.generation.reader import ExactReader, Reader
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
 from diffutron.model import Denoiser, Loaded
 from diffutron.tokens.codec import TextCodec
@@ -18,7 +20,7 @@ from diffutron.tokens.codec import TextCodec
 MAX_ROWS = 64
 """rows in one denoiser call; a long list of prompts takes no more memory than this many"""
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "failed"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Completion:
 
     Attributes:
         text: the prompt exactly as typed, then the completion.
-        finish_reason: "stop" if the model ended the text itself, "length" if the canvas was full.
+        finish_reason: "stop" if the model ended the text itself, "length" if the canvas was full, "failed" if no token
+            was left that the constraints allow.
         num_steps: denoiser calls.
         closest: the nearest the sampler came to another outcome (see ``DenoisingStep.closest``).
     """
@@ -64,7 +67,11 @@ class Generator:
     def __init__(self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False) -> None:
         self.denoiser, self.codec = denoiser, codec
         self.end_id = codec.end_id if learned_end else None
-        self.forbidden = _never_generated(codec, int(denoiser.model.config.vocab_size))
+        self.reader: Reader = ExactReader(
+            denoiser,
+            pad_id=codec.pad_id,
+            bias=generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id),
+        )
 
     @classmethod
     def of(cls, loaded: Loaded, codec: TextCodec) -> Generator:
@@ -74,10 +81,7 @@ class Generator:
     def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
         """The denoising of all requests at once; streaming and waiting both read this."""
         canvases = [self.canvas(request) for request in requests]
-        yield from denoise(
-            self.denoiser, canvases, settings, mask_id=self.codec.mask_id, pad_id=self.codec.pad_id,
-            forbidden=self.forbidden, end_id=self.end_id,
-        )  # fmt: skip
+        yield from denoise(self.reader, canvases, settings, mask_id=self.codec.mask_id, end_id=self.end_id)
 
     def complete(self, requests: Sequence[Request], settings: SamplerSettings) -> list[Completion]:
         """All completions, in the order of the requests, :data:`MAX_ROWS` at a time."""
@@ -124,13 +128,17 @@ class Generator:
         ended = self.end_id is not None and self.end_id in new
         return Completion(
             prompt=request.prompt, completion=completion, text=request.prompt + completion,
-            finish_reason="stop" if ended else "length", num_steps=step.step, seed=request.seed, closest=closest,
+            finish_reason="failed" if step.failed else "stop" if ended else "length",
+            num_steps=step.step, seed=request.seed, closest=closest,
         )  # fmt: skip
 
 
-def _never_generated(codec: TextCodec, vocabulary: int) -> Tensor:
-    """Special tokens, ``<unk>``, and rows of the vocabulary that belong to no piece."""
-    forbidden = torch.zeros(vocabulary, dtype=torch.bool)
-    forbidden[[index for index in codec.special_ids if index < vocabulary]] = True
-    forbidden[len(codec) :] = True
-    return forbidden
+def generation_bias(codec: TextCodec, vocabulary: int, end_id: int | None = None) -> Float[Tensor, " V"]:
+    """0 for ids that stand for text and for ``end_id``; -inf for special tokens, ``<unk>``, and rows of the vocabulary
+    that belong to no piece."""
+    bias = torch.zeros(vocabulary)
+    bias[[index for index in codec.special_ids if index < vocabulary]] = -torch.inf
+    bias[len(codec) :] = -torch.inf
+    if end_id is not None:
+        bias[end_id] = 0.0
+    return bias

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from diffutron.generation.categorical import draw, filtered_log_probs
-from diffutron.generation.policies import POLICIES
+from diffutron.generation.beliefs import Beliefs
+from diffutron.generation.canvas import Canvas, DenoisingStep, Guide
+from diffutron.generation.policies import ORDERS, Block, Even, OrderName, PaceSettings, RevisionSettings
+from diffutron.generation.reader import Look, Reader
 from diffutron.generation.repetition import penalise, repeated_ngrams
-from diffutron.model import Denoiser
 from diffutron.recipe import Settings
 
 
@@ -25,209 +25,300 @@ class SamplerSettings(Settings):
     """Denoiser calls; fewer commit several tokens at once. One for each token unless given."""
     block_length: int = Field(default=32, ge=1)
     """Tokens to a block; blocks are filled left to right, positions inside a block in any order."""
-    temperature: float = Field(default=0.7, ge=0)
+    temperature: float = Field(default=0.7, ge=0, allow_inf_nan=False)
     """0 takes the most probable token."""
     top_k: int | None = Field(default=None, ge=1)
     """Draw from the k most probable tokens only."""
     top_p: float | None = Field(default=0.9, gt=0, le=1)
     """Draw from the most probable tokens that together reach this probability."""
-    order: Literal["confidence", "margin", "entropy", "random"] = "confidence"
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    """Draw from tokens with at least this share of the most probable one's probability."""
+    order: OrderName = "confidence"
     """Which position is committed first."""
-    repetition_penalty: float = Field(default=1.2, ge=1)
+    pace: PaceSettings = Even()
+    """How many are: an even number, or ``threshold:0.9``, ``factor:1``, ``entropy:0.1`` for as many as are sure."""
+    revision: RevisionSettings | None = None
+    """Hide committed tokens again: ``cap:0.02``, ``rescale:0.05``, ``loop:0.02`` (ReMDM), ``p2:1``."""
+    repetition_penalty: float = Field(default=1.2, ge=1, allow_inf_nan=False)
     """Divides the probability of tokens already generated."""
     no_repeat_ngram: int = Field(default=3, ge=0)
     """No run of so many tokens is generated twice; 0 allows it."""
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """One row to denoise: ``tokens`` with the mask id at the ``free`` positions, which are in ascending order."""
-
-    tokens: tuple[int, ...]
-    free: tuple[int, ...]
-    key: tuple[int, ...]
-    """names the row's random numbers, e.g. (seed, hash of the prompt, sample number)"""
-
-
-@dataclass(frozen=True)
-class DenoisingStep:
-    """What one denoiser call did to one row.
-
-    Attributes:
-        row: which canvas.
-        step: denoiser calls so far for this row, from 1.
-        tokens: the row now; hidden positions hold the mask id.
-        committed: positions fixed by this call.
-        confidence: probability of each committed token.
-        closest: how near this call came to another outcome: the smallest gap between what was chosen and the next
-            candidate, in log probability, in order of commitment, or in cumulative probability for draws.
-        done: whether the row is finished.
-    """
-
-    row: int
-    step: int
-    tokens: tuple[int, ...]
-    committed: tuple[int, ...]
-    confidence: tuple[float, ...]
-    closest: float
-    done: bool
+    guidance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Classifier-free guidance: how far to go beyond what the model says without the prompt; costs a second call."""
 
 
 @dataclass
 class _Row:
+    index: int
     canvas: Canvas
-    tokens: list[int]
-    hidden: list[int]
     steps: int
     noise: np.random.Generator
+    tokens: list[int]
+    hidden: list[int]
+    rank: dict[int, int]
+    """of each free position among them"""
     taken: int = 0
     committed: list[int] = field(default_factory=list)
+    window: list[int] = field(default_factory=list)
+    block: list[int] = field(default_factory=list)
+    """the free positions of the blocks that the window lies in"""
+    failed: str | None = None
 
     @property
-    def quota(self) -> int:
-        """Tokens to commit now: an even pace at which ``steps`` calls commit all, no step left over or out."""
-        total = len(self.canvas.free)
-        return (self.taken + 1) * total // self.steps - self.taken * total // self.steps
+    def done(self) -> bool:
+        return not self.hidden or self.failed is not None
 
 
 def denoise(
-    denoiser: Denoiser, canvases: Sequence[Canvas], settings: SamplerSettings,
-    *, mask_id: int, pad_id: int, forbidden: Tensor, end_id: int | None = None,
-) -> Iterator[DenoisingStep]:  # fmt: skip
+    reader: Reader, canvases: Sequence[Canvas], settings: SamplerSettings, *, mask_id: int, end_id: int | None = None
+) -> Iterator[DenoisingStep]:
     """Fill every canvas; yields a step for every row and denoiser call.
 
     A row's result does not depend on the others: its random numbers come from its own key, and its attention ends with
     it. Fixed tokens never change.
 
     Args:
-        forbidden: ids that may never be drawn, [V] bool.
         end_id: closes a document; once committed, everything to its right is dropped. ``None``: never drawn.
     """
-    rows = [_start(canvas, settings) for canvas in canvases]
-    forbidden = forbidden.clone()
-    if end_id is not None:
-        forbidden[end_id] = False
-    while active := [index for index, row in enumerate(rows) if row.hidden]:
-        windows = [_window(rows[index], settings.block_length) for index in active]
-        logits = _logits(denoiser, [rows[index].tokens for index in active], windows, pad_id)
-        logits = logits.masked_fill(forbidden, -torch.inf)
-        for index, window, row_logits in zip(
-            active, windows, logits.split([len(window) for window in windows]), strict=True
-        ):
-            yield _advance(index, rows[index], window, row_logits, settings, mask_id, end_id)
+    yield from _Sampler(reader, settings, mask_id, end_id).run(canvases)
 
 
-def _start(canvas: Canvas, settings: SamplerSettings) -> _Row:
-    noise = np.random.Generator(np.random.Philox(np.random.SeedSequence(canvas.key)))
-    steps = min(settings.steps or len(canvas.free), len(canvas.free))
-    return _Row(canvas, list(canvas.tokens), list(canvas.free), steps, noise)
+@dataclass(frozen=True)
+class _Sampler:
+    reader: Reader
+    settings: SamplerSettings
+    mask_id: int
+    end_id: int | None
+
+    def run(self, canvases: Sequence[Canvas]) -> Iterator[DenoisingStep]:
+        rows = [self._start(index, canvas) for index, canvas in enumerate(canvases)]
+        while active := [row for row in rows if not row.done]:
+            for row in active:
+                self._look(row)
+            yield from self._advance(active)
+
+    def _start(self, index: int, canvas: Canvas) -> _Row:
+        settings, total = self.settings, len(canvas.free)
+        steps = settings.steps or total
+        if settings.revision is None:
+            steps = min(steps, total)  # with nothing hidden again, every call commits a token
+        noise = np.random.Generator(np.random.Philox(np.random.SeedSequence(canvas.key)))
+        rank = {position: place for place, position in enumerate(canvas.free)}
+        return _Row(index, canvas, steps, noise, list(canvas.tokens), list(canvas.free), rank)
+
+    # What a call looks at
+
+    def _look(self, row: _Row) -> None:
+        """Choose the hidden positions that may be committed now: the leftmost blocks that hold enough of them."""
+        length, needed = self.settings.block_length, self._target(row) - self._standing(row)
+        row.window = []
+        for position in row.hidden:
+            new_block = bool(row.window) and row.rank[position] // length != row.rank[row.window[-1]] // length
+            if new_block and len(row.window) >= needed:
+                break
+            row.window.append(position)
+        first, last = row.rank[row.window[0]] // length, row.rank[row.window[-1]] // length
+        size = len(row.tokens)
+        row.block = [each for each in row.canvas.free[first * length : (last + 1) * length] if each < size]
+
+    def _target(self, row: _Row) -> int:
+        """How many tokens are to stand after this call: an even pace at which ``steps`` calls commit all."""
+        return self._shown_after(row, row.taken + 1)
+
+    def _shown_after(self, row: _Row, calls: int) -> int:
+        total, revision = len(row.canvas.free), self.settings.revision
+        if revision is None or calls >= row.steps:
+            return min(calls, row.steps) * total // row.steps
+        # The revision's schedule holds inside each block.
+        length = self.settings.block_length
+        progress = calls * total / row.steps
+        block = int(progress // length)
+        size = min(length, total - block * length)
+        return block * length + int(size * revision.shown((progress - block * length) / size))
+
+    @staticmethod
+    def _standing(row: _Row) -> int:
+        return len(row.canvas.free) - len(row.hidden)
+
+    # What it does with what it sees
+
+    @torch.no_grad()
+    def _advance(self, rows: list[_Row]) -> Iterator[DenoisingStep]:
+        logits = self._logits(rows)
+        lines = [len(row.window) for row in rows]
+        standing = [self._read_committed(row) for row in rows]
+        parts = logits.split([count + len(more) for count, more in zip(lines, standing, strict=True)])
+        numbers = [row.noise.random((3, len(row.canvas.free))) for row in rows]
+        again = list[list[float]]()
+        for row, part, count, more in zip(rows, parts, lines, standing, strict=True):
+            again.append(self._log_probs(part[count:], [row.tokens[position] for position in more]))
+            self._apply_rules(row, part[:count])
+        logits = (
+            torch.cat([part[:count] for part, count in zip(parts, lines, strict=True)]) if any(standing) else logits
+        )
+        is_open = logits.amax(dim=-1) > -torch.inf
+        logits[~is_open] = 0.0
+        beliefs, settings = Beliefs(logits), self.settings
+        u = torch.from_numpy(np.concatenate(
+            [each[:, [row.rank[position] for position in row.window]] for row, each in zip(rows, numbers, strict=True)],
+            axis=1,
+        )).to(logits.device)  # fmt: skip
+        tokens, closeness = beliefs.choose(
+            u[0], temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p, min_p=settings.min_p
+        )
+        priority = ORDERS[settings.order].priority(beliefs, tokens, u[1])
+        confidence = beliefs.log_prob(tokens)
+        entropy = beliefs.entropy if settings.pace.needs_entropy else torch.zeros_like(confidence)
+        ids = tokens if self.reader.columns is None else self.reader.columns.to(tokens.device)[tokens]
+        found = (ids, confidence, priority, entropy, closeness, is_open)
+        columns = [each.tolist() for each in found]
+        start = 0
+        for row, count, more, scores, each in zip(rows, lines, standing, again, numbers, strict=True):
+            lot = [column[start : start + count] for column in columns]
+            start += count
+            yield self._commit(row, *lot, u=[float(each[2, row.rank[position]]) for position in more], standing=more,
+                               scores=scores)  # fmt: skip
+
+    def _logits(self, rows: list[_Row]) -> Tensor:
+        """At each row's window, and at its committed positions if the revision reads them."""
+        looks, unprompted = list[Look](), list[Look]()
+        for row in rows:
+            where = [*row.window, *self._read_committed(row)]
+            order = sorted(where)
+            looks.append(Look(row.index, row.tokens, order, row.block))
+            if self.settings.guidance:
+                free = set(row.canvas.free)
+                bare = [each if place in free or place == 0 else self.mask_id for place, each in enumerate(row.tokens)]
+                unprompted.append(Look(-1 - row.index, bare, order, row.block))
+        logits = self.reader.read(looks)
+        if unprompted:
+            bare_logits = self.reader.read(unprompted)
+            pushed = bare_logits + (1 + self.settings.guidance) * (logits - bare_logits)
+            logits = torch.where(logits.isneginf(), logits, pushed)
+        places = list[int]()
+        start = 0
+        for row, look in zip(rows, looks, strict=True):
+            line = {position: start + place for place, position in enumerate(look.where)}
+            places += [line[position] for position in (*row.window, *self._read_committed(row))]
+            start += len(look.where)
+        return logits if places == list(range(start)) else logits[places]
+
+    def _read_committed(self, row: _Row) -> list[int]:
+        """The committed positions of the active block, if they may be hidden again."""
+        if self.settings.revision is None:
+            return []
+        hidden = set(row.hidden)
+        return [position for position in row.block if position not in hidden]
+
+    def _log_probs(self, logits: Tensor, ids: list[int]) -> list[float]:
+        if not ids or self.settings.revision is None or not self.settings.revision.reads_committed:
+            return []
+        found: list[float] = Beliefs(logits).log_prob(self._columns(ids).to(logits.device)).tolist()
+        return found
+
+    def _columns(self, ids: Sequence[int]) -> Tensor:
+        """Where the ids' logits are; ids that have none are left out."""
+        wanted = torch.tensor(list(ids), dtype=torch.long)
+        columns = self.reader.columns
+        if columns is None:
+            return wanted
+        columns = columns.cpu()
+        places = torch.searchsorted(columns, wanted).clamp(max=len(columns) - 1)
+        return places[columns[places] == wanted]
+
+    def _apply_rules(self, row: _Row, logits: Tensor) -> None:
+        """Repetition control, the rules for the end token, and the row's guides."""
+        settings, first_free = self.settings, row.canvas.free[0]
+        if settings.repetition_penalty != 1.0 and row.committed:
+            penalise(logits, self._columns([row.tokens[each] for each in row.committed]), settings.repetition_penalty)
+        if settings.no_repeat_ngram:
+            generated = [None if token == self.mask_id else token for token in row.tokens[first_free:]]
+            positions = [position - first_free for position in row.window]
+            for line, repeating in enumerate(repeated_ngrams(generated, positions, n=settings.no_repeat_ngram)):
+                if repeating:
+                    logits[line, self._columns(sorted(repeating))] = -torch.inf
+        if self.end_id is not None:
+            # A completion holds at least one token, and a text does not end before what is given.
+            last_fixed = max(set(range(len(row.canvas.tokens))) - set(row.canvas.free), default=-1)
+            early = [line for line, each in enumerate(row.window) if each == first_free or each < last_fixed]
+            for column in self._columns([self.end_id]).tolist():
+                logits[early, column] = -torch.inf
+        for guide in row.canvas.guides:
+            guide.adjust(logits, self._known(row), row.window)
+
+    def _known(self, row: _Row) -> list[int | None]:
+        hidden = set(row.hidden)
+        return [None if place in hidden else token for place, token in enumerate(row.tokens)]
+
+    def _commit(
+        self, row: _Row, ids: list[int], confidence: list[float], priority: list[float], entropy: list[float],
+        closeness: list[float], is_open: list[bool], *, u: list[float], standing: list[int], scores: list[float],
+    ) -> DenoisingStep:  # fmt: skip
+        """Hide again what the revision says, then commit the best."""
+        order = sorted((line for line in range(len(ids)) if is_open[line]), key=lambda line: -priority[line])
+        target, row.taken = self._target(row), row.taken + 1
+        again = self._hide_again(row, standing, scores, u, [confidence[line] for line in order], target)
+        at_least = target - self._standing(row)
+        if self.settings.revision is None or row.taken >= row.steps:
+            at_least = max(at_least, 1)
+        probability = [float(np.exp(confidence[line])) for line in order]
+        count = self.settings.pace.count(probability, [entropy[line] for line in order], at_least)
+        taken, closest = list[int](), float("inf")
+        for line in order:
+            if len(taken) >= count:
+                closest = min(closest, priority[taken[-1]] - priority[line]) if taken else closest
+                break
+            position = row.window[line]
+            known = self._known(row) if row.canvas.guides and taken else []
+            if taken and not all(guide.admits(known, position, ids[line]) for guide in row.canvas.guides):
+                continue
+            row.tokens[position] = ids[line]
+            row.hidden.remove(position)
+            row.committed.append(position)
+            taken.append(line)
+            closest = min(closest, closeness[line])
+        if not order:
+            row.failed = "no token is left that the constraints allow"
+        self._drop_after_end(row)
+        kept = {row.window[line]: float(np.exp(confidence[line])) for line in taken}
+        kept = {position: value for position, value in kept.items() if position < len(row.tokens)}
+        return DenoisingStep(
+            row=row.index, step=row.taken, tokens=tuple(row.tokens), committed=tuple(kept),
+            confidence=tuple(kept.values()), closest=closest, done=row.done, hidden_again=tuple(again),
+            failed=row.failed,
+        )  # fmt: skip
+
+    def _hide_again(
+        self, row: _Row, standing: list[int], scores: list[float], u: list[float], candidates: list[float], target: int
+    ) -> list[int]:
+        revision = self.settings.revision
+        if revision is None or row.taken >= row.steps or not standing:
+            return []
+        before_block = row.rank[row.block[0]]
+        keep = target - before_block
+        block = Block(
+            scores,
+            u,
+            candidates,
+            before=len(standing) / len(row.block),
+            after=min(1.0, keep / len(row.block)),
+            keep=keep,
+        )
+        again = [position for position, hides in zip(standing, revision.hide(block), strict=True) if hides]
+        for position in again:
+            row.tokens[position] = self.mask_id
+        row.hidden = sorted({*row.hidden, *again})
+        row.committed = [position for position in row.committed if position not in set(again)]
+        return again
+
+    def _drop_after_end(self, row: _Row) -> None:
+        ends = [position for position in row.committed if row.tokens[position] == self.end_id]
+        if self.end_id is None or not ends:
+            return
+        end = min(ends)
+        row.tokens = row.tokens[: end + 1]
+        row.hidden = [position for position in row.hidden if position < end]
+        row.committed = [position for position in row.committed if position <= end]
 
 
-def _window(row: _Row, block_length: int) -> list[int]:
-    """The hidden positions that may be committed now: the leftmost blocks that hold enough of them."""
-    quota, window = row.quota, list[int]()
-    rank = {position: index for index, position in enumerate(row.canvas.free)}
-    for position in row.hidden:
-        block_ends = bool(window) and rank[position] // block_length != rank[window[-1]] // block_length
-        if block_ends and len(window) >= quota:
-            break
-        window.append(position)
-    return window
-
-
-@torch.no_grad()
-def _logits(denoiser: Denoiser, rows: list[list[int]], windows: list[list[int]], pad_id: int) -> Tensor:
-    xt = torch.full((len(rows), max(map(len, rows))), pad_id, dtype=torch.long)
-    attention_mask = torch.zeros(xt.shape, dtype=torch.bool)
-    where = torch.zeros(xt.shape, dtype=torch.bool)
-    for index, (tokens, window) in enumerate(zip(rows, windows, strict=True)):
-        xt[index, : len(tokens)] = torch.tensor(tokens)
-        attention_mask[index, : len(tokens)] = True
-        where[index, window] = True
-    device = next(denoiser.parameters()).device
-    logits = denoiser(xt.to(device), attention_mask=attention_mask.to(device), where=where.to(device))
-    on_cpu: Tensor = logits.float().cpu()
-    return on_cpu
-
-
-def _advance(
-    index: int,
-    row: _Row,
-    window: list[int],
-    logits: Tensor,
-    settings: SamplerSettings,
-    mask_id: int,
-    end_id: int | None,
-) -> DenoisingStep:
-    """One step of one row: believe, draw everywhere in the window, commit the best."""
-    log_probs = _beliefs(row, window, logits, settings, mask_id, end_id)
-    # As many numbers every time, so that a position's number does not depend on which others are still hidden.
-    u = torch.from_numpy(row.noise.random((2, len(row.canvas.free))))
-    places = torch.tensor([row.canvas.free.index(position) for position in window])
-    tokens, closeness = _choose(log_probs, u[0, places], settings)
-    priority = POLICIES[settings.order].priority(log_probs, tokens, u[1, places])
-    order = priority.argsort(descending=True, stable=True)
-    chosen, left = order[: row.quota], order[row.quota :]
-    closest = float(closeness[chosen].min())
-    if len(left):
-        closest = min(closest, float(priority[chosen[-1]] - priority[left[0]]))
-
-    confidence = log_probs.gather(-1, tokens[:, None]).squeeze(-1).exp()
-    committed = {window[line]: float(confidence[line]) for line in chosen.tolist()}
-    for line in chosen.tolist():
-        row.tokens[window[line]] = int(tokens[line])
-    row.committed += committed
-    row.hidden = [position for position in row.hidden if position not in committed]
-    row.taken += 1
-    _drop_after_end(row, end_id)
-    kept = {position: value for position, value in committed.items() if position < len(row.tokens)}
-    return DenoisingStep(
-        row=index, step=row.taken, tokens=tuple(row.tokens), committed=tuple(kept),
-        confidence=tuple(kept.values()), closest=closest, done=not row.hidden,
-    )  # fmt: skip
-
-
-def _beliefs(
-    row: _Row, window: list[int], logits: Tensor, settings: SamplerSettings, mask_id: int, end_id: int | None
-) -> Tensor:
-    """Log probabilities at the window's positions, after repetition control and the rules for the end token."""
-    first_free = row.canvas.free[0]
-    log_probs = logits.double().log_softmax(dim=-1)
-    penalise(log_probs, [row.tokens[position] for position in row.committed], penalty=settings.repetition_penalty)
-    generated = [None if token == mask_id else token for token in row.tokens[first_free:]]
-    banned = repeated_ngrams(generated, [position - first_free for position in window], n=settings.no_repeat_ngram)
-    for line, repeating in enumerate(banned):
-        if repeating:
-            log_probs[line, sorted(repeating)] = -torch.inf
-    if end_id is not None:
-        # A completion holds at least one token, and a text does not end before what is given.
-        last_fixed = max(set(range(len(row.canvas.tokens))) - set(row.canvas.free), default=-1)
-        early = [line for line, position in enumerate(window) if position == first_free or position < last_fixed]
-        log_probs[early, end_id] = -torch.inf
-    return log_probs.log_softmax(dim=-1)
-
-
-def _choose(log_probs: Tensor, u: Tensor, settings: SamplerSettings) -> tuple[Tensor, Tensor]:
-    """A token for each line, and how close the choice was."""
-    if settings.temperature == 0:
-        best = log_probs.topk(2, dim=-1)
-        return best.indices[:, 0], best.values[:, 0] - best.values[:, 1]
-    filtered = filtered_log_probs(
-        log_probs, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
-    )
-    tokens = draw(filtered, u)
-    cumulative = filtered.exp().cumsum(dim=-1)
-    cumulative = cumulative / cumulative[:, -1:]
-    above = cumulative.gather(-1, tokens[:, None]).squeeze(-1)
-    width = filtered.gather(-1, tokens[:, None]).squeeze(-1).exp() / filtered.exp().sum(dim=-1)
-    return tokens, torch.minimum(above - u, u - (above - width)).abs()
-
-
-def _drop_after_end(row: _Row, end_id: int | None) -> None:
-    ends = [position for position in row.committed if row.tokens[position] == end_id]
-    if end_id is None or not ends:
-        return
-    end = min(ends)
-    row.tokens = row.tokens[: end + 1]
-    row.hidden = [position for position in row.hidden if position < end]
-    row.committed = [position for position in row.committed if position <= end]
+__all__ = ["Canvas", "DenoisingStep", "Guide", "SamplerSettings", "denoise"]

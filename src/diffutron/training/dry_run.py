@@ -42,7 +42,7 @@ class DryRun:
     Attributes:
         total_tokens: of the whole run; None where it counts in epochs of a corpus that is not built.
         peak_bytes: what the process took for corpus, model and steps.
-        disk_bytes: all checkpoints that are kept, the one being written, and the result; without the corpus and its rows.
+        disk_bytes: all checkpoints that are kept, the one being written, and the result; without corpus and rows.
     """
 
     stages: list[Stage]
