@@ -150,13 +150,24 @@ class Publish(Step):
                 "quarantined": tally.quarantined
             }
             told = ", ".join(f"{number} {reason}" for reason, number in ends.items() if number)
-            raise NothingLeft(f"no document is left of {tally.read} read: {told or 'the sources are empty'}")
+            first = _first_fault(plan)
+            raise NothingLeft(f"no document is left of {tally.read} read: {told or 'the sources are empty'}{first}")
         for kind, suffix in (("train", "jsonl.gz"), ("heldout", "jsonl.gz"), ("quarantine", "jsonl")):
             _join(plan.files(kind, suffix), draft / f"{kind}.{suffix}")
         report = _report(plan, tally)
         write_json(draft / "manifest.json", _manifest(plan, draft, report), indent=2)
         write_json(draft / "report.json", report, indent=2)
         _replace(plan.out, draft)
+
+
+def _first_fault(plan: Plan) -> str:
+    """Why the first record was quarantined, for an error."""
+    for file in plan.files("quarantine", "jsonl"):
+        with open(file, encoding="utf-8") as lines:
+            if line := next(lines, ""):
+                fault = json.loads(line)
+                return f"; the first of them, {fault['place']}, {fault['reason']}"
+    return ""
 
 
 def _total(plan: Plan) -> Tally:

@@ -106,6 +106,7 @@ def run_stages(
     Returns:
         what is left, such as ``read 3 of 12``: nothing, or what a cluster works on.
     """
+    logger.disable("datatrove")  # it talks to the screen
     if isinstance(settings, LocalSettings):
         for stage in stages:
             with _ticking(lambda stage=stage: on_tick(stage), tick_seconds):  # type: ignore[misc]
