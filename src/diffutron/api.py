@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from diffutron.corpus.draws import text_digest
@@ -19,7 +19,7 @@ from diffutron.evaluation.bound import NUM_DRAWS
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.likelihood import Estimator
 from diffutron.evaluation.questions import ask_for_continuation
-from diffutron.generation import Completion, Filled, Generator, Request, SamplerSettings
+from diffutron.generation import Completion, Filled, Generator, Guide, PieceBias, Request, SamplerSettings
 from diffutron.generation import fill as fill_masks
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
@@ -60,20 +60,22 @@ class DiffusionLM:
 
     def generate(
         self, prompt: str | Sequence[str] = "", *, max_new_tokens: int = 64, num_samples: int = 1, seed: int = 0,
-        **sampler: Any,
+        bias: Mapping[str, float] | None = None, **sampler: Any,
     ) -> list[Completion]:  # fmt: skip
         """Continue each prompt, or write from nothing.
 
         A text depends on its prompt, its seed and its sample number, not on what else is asked for in the same call.
 
         Args:
+            bias: nats to add to the logits of pieces, by how they read; ``-inf`` forbids.
             sampler: fields of :class:`~diffutron.generation.SamplerSettings`, e.g. ``temperature=0.5, steps=32``.
 
         Raises:
             InputError: the prompt is longer than the context.
             RecipeError: an unknown sampler setting.
         """
-        requests = self._requests(prompt, max_new_tokens, num_samples, seed)
+        guides = (PieceBias(bias, self.codec),) if bias else ()
+        requests = self._requests(prompt, max_new_tokens, num_samples, seed, guides)
         return self._generator.complete(requests, check(sampler, SamplerSettings, place="generate"))
 
     def stream(
@@ -147,11 +149,15 @@ class DiffusionLM:
         )
 
     @staticmethod
-    def _requests(prompt: str | Sequence[str], max_new_tokens: int, num_samples: int, seed: int) -> list[Request]:
+    def _requests(
+        prompt: str | Sequence[str], max_new_tokens: int, num_samples: int, seed: int, guides: tuple[Guide, ...] = ()
+    ) -> list[Request]:
         if num_samples < 1:
             raise InputError(f"the number of samples must be at least 1, not {num_samples}")
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        return [Request(each, max_new_tokens, seed, sample) for each in prompts for sample in range(num_samples)]
+        return [
+            Request(each, max_new_tokens, seed, sample, guides) for each in prompts for sample in range(num_samples)
+        ]
 
 
 def _listed(texts: str | Iterable[str]) -> Iterable[str]:

@@ -12,7 +12,7 @@ from diffutron.generation import Canvas, Generator, Request, SamplerSettings, de
 from diffutron.generation.beliefs import best_two
 from diffutron.generation.categorical import draw_from, draw_from_best
 from diffutron.generation.repetition import repeated_ngrams
-from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+from diffutron.testing import TINY_TEXTS, TableReader, tiny_codec, tiny_denoiser
 
 CODEC = tiny_codec()
 FAMILIES = ("bert", "modernbert", "xlm-roberta")
@@ -134,25 +134,6 @@ def test_prompt_that_does_not_fit_is_refused_with_the_way_out():
         generator.canvas(Request("ev " * 40, max_new_tokens=30))
 
 
-class Toy:
-    """A reader over {a, b, c} that knows the joint distribution of two tokens."""
-
-    columns = None
-
-    def __init__(self, joint):
-        self.joint, self.mask = joint, 3
-
-    def read(self, looks):
-        lines = []
-        for look in looks:
-            for position in look.where:
-                other = look.tokens[1 - position]
-                table = self.joint if position == 0 else self.joint.T
-                conditional = table.sum(1) if other == self.mask else table[:, other]
-                lines.append(torch.cat([conditional.log(), torch.tensor([-math.inf])]))
-        return torch.stack(lines)
-
-
 @pytest.mark.parametrize("order", ["random", "confidence", "entropy"])
 def test_token_by_token_sampling_draws_from_the_models_joint_distribution(order):
     generator = torch.Generator().manual_seed(0)
@@ -162,7 +143,7 @@ def test_token_by_token_sampling_draws_from_the_models_joint_distribution(order)
     draws = 4000
     canvases = [Canvas(tokens=(3, 3), free=(0, 1), key=(number,)) for number in range(draws)]
     counts = Counter(
-        step.tokens for step in denoise(Toy(joint), canvases, settings, mask_id=3)
+        step.tokens for step in denoise(TableReader(joint), canvases, settings, mask_id=3)
         if step.done
     )  # fmt: skip
     expected = {(a, b): draws * float(joint[a, b]) for a in range(3) for b in range(3)}

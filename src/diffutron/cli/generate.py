@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,36 +19,74 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.7,
     top_k: Annotated[int | None, typer.Option(help="Draw from so many tokens only.")] = None,
     top_p: Annotated[float, typer.Option(help="Draw from the most probable tokens up to this probability.")] = 0.9,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens with this share of the best one's probability.")
+    ] = None,
     order: Annotated[str, typer.Option(help="confidence, margin, entropy or random.")] = "confidence",
+    pace: Annotated[
+        str, typer.Option(help="Tokens to a call: even, or all that are sure: threshold:0.9, factor:1, entropy:0.1.")
+    ] = "even",
+    revision: Annotated[
+        str | None, typer.Option(help="Hide tokens again: cap:0.02, rescale:0.05, loop:0.02 (ReMDM), p2:1.")
+    ] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.2,
     no_repeat_ngram: Annotated[int, typer.Option(help="No run of so many tokens twice; 0 allows it.")] = 3,
+    guidance: Annotated[float, typer.Option(help="Above 0: hold more to the prompt; twice the work.")] = 0.0,
+    forbid: Annotated[list[str] | None, typer.Option(help="A piece that may not be written; repeatable.")] = None,
+    bias: Annotated[
+        list[str] | None, typer.Option(help="PIECE=NATS: make a piece more or less likely; repeatable.")
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="Texts for each prompt.")] = 1,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line (.txt) or JSONL.")] = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
-    """Write a text by confidence-ordered denoising."""
+    """Write a text by denoising, in the order of confidence unless another is asked for."""
     from diffutron.errors import InputError
+    from diffutron.generation import SamplerSettings
+    from diffutron.recipe import check
 
     if prompts is not None and prompt:
         raise InputError("give either a prompt or --prompts FILE, not both")
     asked = read_prompts(prompts) if prompts is not None else [prompt]
+    settings = {
+        "steps": steps, "block_length": block_length, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "min_p": min_p, "order": order, "pace": pace, "revision": revision, "guidance": guidance,
+        "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
+    }  # fmt: skip
+    check(settings, SamplerSettings, place="generate")  # before the model is loaded
+    wanted = {**dict.fromkeys(forbid or (), float("-inf")), **dict(map(_bias, bias or ()))}
 
     from diffutron.api import load
 
     completions = load(model).generate(
-        asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, steps=steps,
-        block_length=block_length, temperature=temperature, top_k=top_k, top_p=top_p, order=order,
-        repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram,
-    )  # fmt: skip
-    if json:
+        asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted, **settings
+    )
+    show(completions, as_json=json)
+    failed = [each.failed for each in completions if each.failed]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(completions)} texts could not be finished: {failed[0]}")
+
+
+def show(completions: list[Any], *, as_json: bool) -> None:
+    if as_json:
         print_json([completion.as_dict() for completion in completions])
-    else:
-        for number, completion in enumerate(completions):
-            if number:
-                print("---")
-            print(completion.text)
+        return
+    for number, completion in enumerate(completions):
+        if number:
+            print("---")
+        print(completion.text)
+
+
+def _bias(given: str) -> tuple[str, float]:
+    from diffutron.errors import InputError
+
+    piece, _, number = given.rpartition("=")
+    try:
+        return piece, float(number)
+    except ValueError:
+        raise InputError(f"--bias takes PIECE=NATS, such as deniz=2.5, not {given!r}") from None
 
 
 def read_prompts(file: Path) -> list[str]:

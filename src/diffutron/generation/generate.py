@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
+from diffutron.generation.canvas import Guide
 from diffutron.generation.reader import ExactReader, Reader
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
 from diffutron.model import Denoiser, Loaded
@@ -33,6 +34,7 @@ class Completion:
             was left that the constraints allow.
         num_steps: denoiser calls.
         closest: the nearest the sampler came to another outcome (see ``DenoisingStep.closest``).
+        failed: why the text could not be finished.
     """
 
     prompt: str
@@ -42,12 +44,14 @@ class Completion:
     num_steps: int
     seed: int
     closest: float
+    failed: str | None = None
 
     def as_dict(self) -> dict[str, str | int]:
-        return {
+        told: dict[str, str | int] = {
             "prompt": self.prompt, "completion": self.completion, "text": self.text,
             "finish_reason": self.finish_reason, "num_steps": self.num_steps, "seed": self.seed,
         }  # fmt: skip
+        return told if self.failed is None else {**told, "failed": self.failed}
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Request:
     seed: int = 0
     sample: int = 0
     """tells samples of one prompt and seed apart"""
+    guides: tuple[Guide, ...] = ()
 
 
 class Generator:
@@ -116,6 +121,7 @@ class Generator:
             tokens=(self.codec.start_id, *prompt, *[self.codec.mask_id] * request.max_new_tokens),
             free=tuple(range(start, start + request.max_new_tokens)),
             key=(request.seed, text_digest(request.prompt), request.sample),
+            guides=request.guides,
         )
 
     def read(self, request: Request, step: DenoisingStep, *, closest: float = float("nan")) -> Completion:
@@ -129,7 +135,7 @@ class Generator:
         return Completion(
             prompt=request.prompt, completion=completion, text=request.prompt + completion,
             finish_reason="failed" if step.failed else "stop" if ended else "length",
-            num_steps=step.step, seed=request.seed, closest=closest,
+            num_steps=step.step, seed=request.seed, closest=closest, failed=step.failed,
         )  # fmt: skip
 
 

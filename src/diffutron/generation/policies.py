@@ -149,6 +149,7 @@ class Block:
         before: share of the block that stood before this call.
         after: share that is to stand after it.
         keep: the same as a number of tokens.
+        time: share of the block's calls that are over with this one.
     """
 
     committed: list[float]
@@ -157,6 +158,7 @@ class Block:
     before: float
     after: float
     keep: int
+    time: float
 
 
 class Revision(Settings, ABC):
@@ -193,7 +195,7 @@ class ReMDM(Revision):
 
     def hide(self, block: Block) -> list[bool]:
         most = min(1.0, (1 - block.after) / block.before) if block.before > 0 else 0.0
-        if self.kind == "loop" and block.before < 0.9:
+        if self.kind == "loop" and not 0.45 < block.time <= 0.95:
             most = 0.0
         share = self.strength * most if self.kind == "rescale" else min(self.strength, most)
         return [each < share for each in block.u]

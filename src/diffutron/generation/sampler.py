@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -130,11 +131,16 @@ class _Sampler:
         if revision is None or calls >= row.steps:
             return min(calls, row.steps) * total // row.steps
         # The revision's schedule holds inside each block.
-        length = self.settings.block_length
+        block, time = self._block_time(row, calls)
+        start = block * self.settings.block_length
+        return start + int(min(self.settings.block_length, total - start) * revision.shown(time))
+
+    def _block_time(self, row: _Row, calls: int) -> tuple[int, float]:
+        """After so many calls, the number of the active block, and which share of its calls is over."""
+        length, total = self.settings.block_length, len(row.canvas.free)
         progress = calls * total / row.steps
-        block = int(progress // length)
-        size = min(length, total - block * length)
-        return block * length + int(size * revision.shown((progress - block * length) / size))
+        block = min(math.ceil(progress / length), -(-total // length)) - 1
+        return block, (progress - block * length) / min(length, total - block * length)
 
     @staticmethod
     def _standing(row: _Row) -> int:
@@ -297,13 +303,9 @@ class _Sampler:
         before_block = row.rank[row.block[0]]
         keep = target - before_block
         block = Block(
-            scores,
-            u,
-            candidates,
-            before=len(standing) / len(row.block),
-            after=min(1.0, keep / len(row.block)),
-            keep=keep,
-        )
+            scores, u, candidates, before=len(standing) / len(row.block), after=min(1.0, keep / len(row.block)),
+            keep=keep, time=self._block_time(row, row.taken)[1],
+        )  # fmt: skip
         again = [position for position, hides in zip(standing, revision.hide(block), strict=True) if hides]
         for position in again:
             row.tokens[position] = self.mask_id

@@ -1,7 +1,7 @@
 """A tiny model, tokenizer and corpus, and slow oracles: nothing here needs a network, a GPU or patience."""
 
 from diffutron.testing.oracles import slow_masked_nll
-from diffutron.testing.table import TableDenoiser
+from diffutron.testing.table import TableDenoiser, TableReader
 from diffutron.testing.tiny import (
     PLAIN_CORPUS,
     TINY_TEXTS,
@@ -13,6 +13,6 @@ from diffutron.testing.tiny import (
 )
 
 __all__ = [
-    "PLAIN_CORPUS", "TINY_TEXTS", "TableDenoiser", "slow_masked_nll", "tiny_codec", "tiny_config", "tiny_denoiser",
-    "tiny_folder", "tiny_tokenizer",
+    "PLAIN_CORPUS", "TINY_TEXTS", "TableDenoiser", "TableReader", "slow_masked_nll", "tiny_codec", "tiny_config",
+    "tiny_denoiser", "tiny_folder", "tiny_tokenizer",
 ]  # fmt: skip

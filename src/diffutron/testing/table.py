@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from diffutron.generation.reader import Look
 from diffutron.model.attention import Segments
 
 
@@ -43,3 +47,32 @@ class TableDenoiser(nn.Module):
                 logits[self.first : self.first + size] = (marginal / marginal.sum()).clamp(min=1e-300).log()
                 rows.append(logits)
         return torch.stack(rows)
+
+
+class TableReader:
+    """The same as a sampler reads it: a row of places alone, whose ids are the letters 0, 1, …; the mask is next."""
+
+    columns = None
+
+    def __init__(self, joint: Tensor) -> None:
+        self.joint, self.mask, self.calls = joint, joint.shape[0], 0
+
+    @classmethod
+    def random(cls, positions: int, letters: int, *, sharpness: float = 1.5, seed: int = 0) -> TableReader:
+        generator = torch.Generator().manual_seed(seed)
+        logits = torch.randn([letters] * positions, generator=generator, dtype=torch.float64) * sharpness
+        return cls(logits.exp() / logits.exp().sum())
+
+    def read(self, looks: Sequence[Look]) -> Tensor:
+        self.calls += 1
+        return torch.stack([self.conditional(look.tokens, position) for look in looks for position in look.where])
+
+    def conditional(self, tokens: Sequence[int], position: int) -> Tensor:
+        """Log probabilities of the letters at a position, given those that stand elsewhere."""
+        table = self.joint
+        for axis in reversed(range(table.dim())):
+            if axis == position:
+                continue
+            token = tokens[axis]
+            table = table.sum(axis) if token == self.mask else table.select(axis, token)
+        return torch.cat([(table / table.sum()).log(), torch.tensor([-math.inf], dtype=torch.float64)])

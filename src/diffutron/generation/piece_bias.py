@@ -1,0 +1,50 @@
+"""Pieces that are made more or less likely, or forbidden, wherever they could stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from diffutron.errors import InputError
+from diffutron.tokens.codec import TextCodec
+
+
+class PieceBias:
+    """A guide that adds to the logits of pieces, named by how they read.
+
+    Args:
+        bias: nats to add for each text; minus infinity forbids. A text stands for every piece that reads so, with a
+            space before it or without.
+        columns: the ids of the reader's columns; None: all.
+
+    Raises:
+        InputError: no piece reads so, or the number is none.
+    """
+
+    def __init__(self, bias: Mapping[str, float], codec: TextCodec, *, columns: Tensor | None = None) -> None:
+        ids: dict[str, list[int]] = {}
+        for index, text in enumerate(codec.piece_texts):
+            ids.setdefault(text.strip() or text, []).append(index)
+        self._values: dict[int, float] = {}
+        for text, value in bias.items():
+            if math.isnan(value) or value == math.inf:
+                raise InputError(f"the bias of {text!r} must be a number or -inf, not {value}")
+            if text not in ids:
+                raise InputError(f"no piece of the vocabulary reads {text!r}; longer words are made of several pieces")
+            self._values.update(dict.fromkeys(ids[text], value))
+        known = {int(index): place for place, index in enumerate(columns)} if columns is not None else None
+        kept = {
+            known[index] if known else index: value
+            for index, value in self._values.items()
+            if not known or index in known
+        }
+        self._columns, self._added = torch.tensor(list(kept), dtype=torch.long), torch.tensor(list(kept.values()))
+
+    def adjust(self, logits: Tensor, tokens: Sequence[int | None], positions: Sequence[int]) -> None:
+        logits[:, self._columns.to(logits.device)] += self._added.to(logits.device)
+
+    def admits(self, tokens: Sequence[int | None], position: int, token: int) -> bool:
+        return self._values.get(token) != -math.inf
