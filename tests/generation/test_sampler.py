@@ -11,8 +11,9 @@ from diffutron.errors import InputError
 from diffutron.generation import Canvas, Generator, Request, SamplerSettings, denoise
 from diffutron.generation.beliefs import best_two
 from diffutron.generation.categorical import draw_from, draw_from_best
+from diffutron.generation.generate import generation_bias
 from diffutron.generation.repetition import repeated_ngrams
-from diffutron.testing import TINY_TEXTS, TableReader, tiny_codec, tiny_denoiser
+from diffutron.testing import TINY_TEXTS, TableReader, llada_loop, tiny_codec, tiny_denoiser
 
 CODEC = tiny_codec()
 FAMILIES = ("bert", "modernbert", "xlm-roberta")
@@ -227,3 +228,28 @@ def test_the_best_two_are_those_of_topk(size):
     wanted = logits.topk(2, dim=-1)
     assert torch.equal(tokens, wanted.indices[:, 0])
     assert torch.equal(values, wanted.values)
+
+
+@pytest.mark.parametrize(("length", "steps", "block_length"), [(32, 32, 8), (32, 16, 8), (24, 24, 32)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_greedy_sampler_is_the_slow_loop_token_for_token(family, length, steps, block_length):
+    denoiser = tiny_denoiser(family)
+    generator = Generator(denoiser, CODEC)
+    bias = generation_bias(CODEC, denoiser.model.config.vocab_size)
+    settings = SamplerSettings(
+        temperature=0, steps=steps, block_length=block_length, repetition_penalty=1.0, no_repeat_ngram=0
+    )
+    for prompt in ("ev", "Ankara", "", "köy deniz"):
+        request = Request(prompt, max_new_tokens=length)
+        canvas = generator.canvas(request)
+        [step] = last_steps(generator, [request], settings)
+        slow = llada_loop(
+            denoiser,
+            canvas.tokens,
+            canvas.free,
+            steps=steps,
+            block_length=block_length,
+            mask_id=CODEC.mask_id,
+            bias=bias,
+        )
+        assert list(step.tokens) == slow
