@@ -13,7 +13,7 @@ from diffutron.model import Denoiser
 @torch.no_grad()
 def llada_loop(
     denoiser: Denoiser, tokens: Sequence[int], free: Sequence[int], *, steps: int, block_length: int, mask_id: int,
-    bias: Tensor, temperature: float = 0.0, seed: int = 0,
+    bias: Tensor, temperature: float = 0.0, seed: int = 0, stop_after: int | None = None,
 ) -> list[int]:  # fmt: skip
     """Logits of the whole vocabulary at every position, Gumbel noise in float64, the surest of a block committed.
 
@@ -22,12 +22,13 @@ def llada_loop(
     Args:
         free: the positions to fill, in ascending order; ``steps`` divides them evenly.
         bias: added to the logits, [V]: -inf forbids.
+        stop_after: give the row up after so many steps, for who measures them.
     """
     xt = torch.tensor([list(tokens)])
     everywhere = torch.ones_like(xt, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     committed = 0
-    for step in range(steps):
+    for step in range(min(steps, stop_after or steps)):
         logits = denoiser(xt, where=everywhere, attention_mask=everywhere).float() + bias
         chosen = _with_noise(logits, temperature, generator).argmax(dim=-1)
         confidence = logits.softmax(dim=-1).gather(-1, chosen[:, None])[:, 0]
