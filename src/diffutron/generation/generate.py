@@ -13,7 +13,7 @@ from torch import Tensor
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.generation.canvas import Guide
-from diffutron.generation.reader import ExactReader, Reader
+from diffutron.generation.reader import DenoiserReader, Reader
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
 from diffutron.model import Denoiser, Loaded
 from diffutron.tokens.codec import TextCodec
@@ -72,7 +72,7 @@ class Generator:
     def __init__(self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False) -> None:
         self.denoiser, self.codec = denoiser, codec
         self.end_id = codec.end_id if learned_end else None
-        self.reader: Reader = ExactReader(
+        self.reader: Reader = DenoiserReader(
             denoiser,
             pad_id=codec.pad_id,
             bias=generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id),

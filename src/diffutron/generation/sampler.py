@@ -92,6 +92,7 @@ class _Sampler:
     end_id: int | None
 
     def run(self, canvases: Sequence[Canvas]) -> Iterator[DenoisingStep]:
+        self.reader.start()
         rows = [self._start(index, canvas) for index, canvas in enumerate(canvases)]
         while active := [row for row in rows if not row.done]:
             for row in active:

@@ -7,8 +7,8 @@ the borders, runs torch's fused attention on each document, and is plain fused a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -54,6 +54,63 @@ class Segments:
         yield tuple(group)
 
 
+@dataclass
+class Memory:
+    """Keys and values of whole rows, so that a call may compute a few positions and still see all of them.
+
+    What stands in the rest is as old as the call that computed it; a call that computes every position is exact.
+
+    Attributes:
+        positions: which positions of its row the tokens of this call stand at, [B, l].
+        visible: which positions of the rows may be seen, [B, L]; padding may not.
+    """
+
+    positions: Int[Tensor, "B l"]
+    visible: Bool[Tensor, "B L"]
+    kept: dict[torch.nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def update(self, layer: torch.nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a layer's new keys and values [B, H, l, D] in their places; returns those of the whole rows."""
+        if layer not in self.kept:
+            batch, heads, _, width = key.shape
+            self.kept[layer] = (
+                key.new_zeros(batch, heads, self.visible.shape[1], width),
+                value.new_zeros(batch, heads, self.visible.shape[1], width),
+            )
+        places = self.positions[:, None, :, None].expand_as(key)
+        for whole, new in zip(self.kept[layer], (key, value), strict=True):
+            whole.scatter_(2, places, new)
+        return self.kept[layer]
+
+    def mask(self, half_window: int | None) -> Bool[Tensor, "B 1 l L"] | None:
+        """What each query may see; None: everything."""
+        length = self.visible.shape[1]
+        is_near = half_window is None or length <= half_window + 1
+        if is_near and bool(self.visible.all()):
+            return None
+        mask = self.visible[:, None, None, :].expand(-1, 1, self.positions.shape[1], -1)
+        if half_window is not None and not is_near:
+            place = torch.arange(length, device=self.positions.device)
+            mask = mask & ((self.positions[:, None, :, None] - place).abs() <= half_window)
+        return mask
+
+    @staticmethod
+    def joined(rows: Sequence[tuple[Memory, int]]) -> Memory:
+        """One memory of chosen rows of several, all of one length; a whole memory is not copied."""
+        first = rows[0][0]
+        if len(rows) == len(first.visible) and all(each is first and row == at for at, (each, row) in enumerate(rows)):
+            return first
+        kept = {
+            layer: (
+                torch.stack([each.kept[layer][0][row] for each, row in rows]),
+                torch.stack([each.kept[layer][1][row] for each, row in rows]),
+            )
+            for layer in first.kept
+        }
+        visible = torch.stack([each.visible[row] for each, row in rows])
+        return Memory(torch.stack([each.positions[row] for each, row in rows]), visible, kept)
+
+
 def use_segments(model: PreTrainedModel) -> None:
     """Let ``model`` take ``segments=Segments(...)`` in its forward pass."""
     # Lengths differ in every batch: compiled layers break off at attention and go on after it.
@@ -65,18 +122,22 @@ def use_segments(model: PreTrainedModel) -> None:
 def _attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     *, dropout: float = 0.0, scaling: float | None = None, sliding_window: int | None = None,
-    segments: Segments | None = None, **rest: Any,
+    segments: Segments | None = None, memory: Memory | None = None, **rest: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         # torch's fused attention for CPUs is slower in bfloat16 than in float32, by 2.5 times where measured.
         with torch.autocast("cpu", enabled=False):
             return _attend(
                 module, query.float(), key.float(), value.float(), attention_mask, dropout=dropout, scaling=scaling,
-                sliding_window=sliding_window, segments=segments, **rest,
+                sliding_window=sliding_window, segments=segments, memory=memory, **rest,
             )  # fmt: skip
+    half_window = None if sliding_window is None else sliding_window - 1
+    if memory is not None:
+        key, value = memory.update(module, key, value)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=memory.mask(half_window), scale=scaling)
+        return out.transpose(1, 2), None
     if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **rest)
-    half_window = None if sliding_window is None else sliding_window - 1
     allowed = PADDING_ALLOWED if query.device.type == "cuda" else 0.0
     groups = list(segments.groups(allowed))
     # One split, not a slice for each group: the backward pass of a slice writes a gradient of the whole row.

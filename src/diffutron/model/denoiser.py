@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from diffutron.model.attention import Segments, use_segments
+from diffutron.model.attention import Memory, Segments, use_segments
 from diffutron.model.families import family_of
 
 
@@ -31,6 +31,10 @@ class Denoiser(nn.Module):
         positions = int(self.model.config.max_position_embeddings)
         # RoBERTa's positions start at pad + 1.
         return positions - 2 if self.family.positions_follow_padding else positions
+
+    @property
+    def _first_position(self) -> int:
+        return int(self.model.config.pad_token_id) + 1 if self.family.positions_follow_padding else 0
 
     @property
     def num_parameters(self) -> int:
@@ -65,18 +69,20 @@ class Denoiser(nn.Module):
 
     def hidden_states(
         self, xt: Int[Tensor, "B L"], *, attention_mask: Bool[Tensor, "B L"] | None = None,
-        segments: Segments | None = None,
+        segments: Segments | None = None, memory: Memory | None = None,
     ) -> Float[Tensor, "B L D"]:  # fmt: skip
         """The encoder's last layer, before the MLM head.
 
         Args:
             attention_mask: what may be seen, for padded rows.
             segments: the documents of one packed row (B = 1), which do not see each other.
+            memory: of whole rows, of which ``xt`` holds the tokens at ``memory.positions`` only.
         """
         borders: dict[str, Any] = {}
         if segments is not None:
-            offset = int(self.model.config.pad_token_id) + 1 if self.family.positions_follow_padding else 0
-            borders = {"position_ids": segments.positions.to(xt.device) + offset, "segments": segments}
+            borders = {"position_ids": segments.positions.to(xt.device) + self._first_position, "segments": segments}
+        if memory is not None:
+            borders = {"position_ids": memory.positions + self._first_position, "memory": memory}
         mask = attention_mask.long() if attention_mask is not None else None
         hidden: Tensor = self.model.base_model(input_ids=xt, attention_mask=mask, **borders).last_hidden_state
         return hidden

@@ -63,6 +63,9 @@ class TableReader:
         logits = torch.randn([letters] * positions, generator=generator, dtype=torch.float64) * sharpness
         return cls(logits.exp() / logits.exp().sum())
 
+    def start(self) -> None:
+        pass
+
     def read(self, looks: Sequence[Look]) -> Tensor:
         self.calls += 1
         return torch.stack([self.conditional(look.tokens, position) for look in looks for position in look.where])
