@@ -53,7 +53,9 @@ def main() -> None:
             for kind in readers:
                 key = f"{prefix}{kind}_{name}"
                 ratio[key] = round(statistics.median(found[kind]) / statistics.median(found["plain"]), 2)
-                sides[key] = {side: [round(each, 2) for each in found[of]] for side, of in (("ours", kind), ("plain", "plain"))}
+                sides[key] = {
+                    side: [round(each, 2) for each in found[of]] for side, of in (("ours", kind), ("plain", "plain"))
+                }
     if "mini_exact_greedy" in ratio:
         ratio["mini_exact"] = min(ratio["mini_exact_greedy"], ratio["mini_exact_t1"])
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
@@ -74,9 +76,7 @@ def canvas_of(denoiser: Denoiser, mask_id: int, number: int) -> Canvas:
     return Canvas((*prompt, *[mask_id] * NEW), tuple(range(PROMPT, PROMPT + NEW)), key=(number,))
 
 
-def reader_of(
-    denoiser: Denoiser, settings: ReaderSettings = EXACT, *, shortlist: int | None = None
-) -> DenoiserReader:
+def reader_of(denoiser: Denoiser, settings: ReaderSettings = EXACT, *, shortlist: int | None = None) -> DenoiserReader:
     size = denoiser.decoder.out_features
     columns = torch.arange(shortlist) if shortlist and shortlist < size else None
     return DenoiserReader(denoiser, pad_id=0, bias=torch.zeros(size), settings=settings, columns=columns)

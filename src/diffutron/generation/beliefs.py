@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffutron.generation.categorical import draw_from, draw_from_best
+from diffutron.generation.categorical import block_sums, draw_from, draw_from_best
 
 
 class Beliefs:
@@ -19,9 +19,18 @@ class Beliefs:
         self.logits = logits
 
     @cached_property
+    def peak(self) -> Float[Tensor, " N"]:
+        """The greatest logit."""
+        return self.best[1][:, 0] if "best" in self.__dict__ else self.logits.amax(dim=-1)
+
+    @cached_property
     def total(self) -> Float[Tensor, " N"]:
         """The logarithm of the sum of all exponentials."""
-        return self.logits.logsumexp(dim=-1)
+        return self.peak + self._sums.sum(dim=-1).log().to(self.peak.dtype)
+
+    @cached_property
+    def _sums(self) -> Float[Tensor, "N B"]:
+        return block_sums(self.logits, self.peak)
 
     @cached_property
     def best(self) -> tuple[Int[Tensor, " N"], Float[Tensor, "N 2"]]:
@@ -46,7 +55,7 @@ class Beliefs:
             tokens, values = self.best
             return tokens, values[:, 0] - values[:, 1]
         if top_k is None and top_p is None and min_p is None:
-            return draw_from(self.logits / temperature if temperature != 1 else self.logits, u)
+            return draw_from(self.logits, u, temperature=temperature, sums=self._sums if temperature == 1 else None)
         return draw_from_best(self.logits, u, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
 
 

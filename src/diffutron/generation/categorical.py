@@ -10,24 +10,55 @@ _BLOCK = 512
 _CANDIDATES = 256
 
 
-def draw_from(logits: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """One index for each row with probability softmax(logits), by inverting the cumulative distribution at ``u`` in
-    [0, 1); and how far ``u`` was from another index, as a probability.
+def draw_from(
+    logits: Float[Tensor, "N V"], u: Float[Tensor, " N"], *, temperature: float = 1.0,
+    sums: Float[Tensor, "N B"] | None = None,
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:  # fmt: skip
+    """One index for each row with probability softmax(logits / temperature), by inverting the cumulative distribution
+    at ``u`` in [0, 1); and how far ``u`` was from another index, as a probability.
 
     Sums are in float64: the usual trick of adding Gumbel noise in float32 cuts the noise's tail off, so that rare
     tokens win too seldom (arXiv:2409.02908). Blocks are summed first, then one block is looked into: one uniform number
     and one pass, where Gumbel noise takes a number and two logarithms for each token.
+
+    Args:
+        sums: :func:`block_sums` of the logits, if they are known already.
     """
-    size = logits.shape[-1]
-    weights = (logits - logits.amax(dim=-1, keepdim=True)).float().exp_()
-    if size % _BLOCK:
-        weights = torch.nn.functional.pad(weights, (0, -size % _BLOCK))
-    blocks = weights.unflatten(1, (-1, _BLOCK))
-    sums = blocks.sum(dim=-1, dtype=torch.float64)
+    peak = logits.amax(dim=-1)
+    sums = block_sums(logits, peak, temperature) if sums is None else sums
     total = sums.sum(dim=-1)
     block, rest, _ = _place(sums, u.double() * total)
-    index, offset, width = _place(blocks[torch.arange(len(blocks), device=logits.device), block].double(), rest)
+    size = logits.shape[-1]
+    # The last block reaches beyond the end; what is there weighs nothing.
+    places = block[:, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)
+    inside = _weights(logits.gather(-1, places.clamp(max=size - 1)), peak, temperature).double()
+    inside = inside.masked_fill(places >= size, 0.0)
+    index, offset, width = _place(inside, rest)
     return block * _BLOCK + index, torch.minimum(offset, width - offset).abs() / total
+
+
+def block_sums(
+    logits: Float[Tensor, "N V"], peak: Float[Tensor, " N"], temperature: float = 1.0
+) -> Float[Tensor, "N B"]:
+    """Sums in float64 of exp((logits - peak) / temperature) over blocks of 512 columns.
+
+    A few rows at a time: what fits into a CPU's cache is never written to memory.
+    """
+    size = logits.shape[-1]
+    rows = len(logits) if logits.device.type != "cpu" else max(1, 2**18 // size)
+    parts = []
+    for part, greatest in zip(logits.split(rows), peak.split(rows), strict=True):
+        weights = _weights(part, greatest, temperature)
+        if size % _BLOCK:
+            weights = torch.nn.functional.pad(weights, (0, -size % _BLOCK))
+        parts.append(weights.unflatten(1, (-1, _BLOCK)).sum(dim=-1, dtype=torch.float64))
+    return torch.cat(parts)
+
+
+def _weights(logits: Float[Tensor, "N V"], peak: Float[Tensor, " N"], temperature: float) -> Float[Tensor, "N V"]:
+    below = logits - peak[:, None]
+    below = below.to(torch.promote_types(below.dtype, torch.float32))
+    return below.div_(temperature).exp_() if temperature != 1 else below.exp_()
 
 
 def draw_from_best(

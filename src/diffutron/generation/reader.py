@@ -46,8 +46,8 @@ class Reader(Protocol):
         ...
 
     def read(self, looks: Sequence[Look]) -> Float[Tensor, "N C"]:
-        """Logits at all positions looked at, row after row; -inf for what may never be drawn. The caller may change
-        them."""
+        """Logits at all positions looked at, row after row; -inf for what may never be drawn. They are the caller's to
+        change until the next call."""
         ...
 
 
@@ -99,7 +99,7 @@ class DenoiserReader:
         bias = (bias.to(self.device) if own is None else own.detach() + bias.to(self.device)).to(weight.dtype)
         if columns is not None:
             weight, bias = weight[columns.to(self.device)], bias[columns.to(self.device)]
-        self._decode: Callable[[Tensor], Tensor] = lambda features: few_rows_linear(features, weight, bias)
+        self._decode: Callable[[Tensor], Tensor] = FewRowsLinear(weight, bias)
         if settings.int8 and self.device.type == "cpu":
             self.denoiser, self._decode = in_int8(denoiser), Int8Linear(weight, bias)
         self._rows: dict[int, _Row] = {}
@@ -177,24 +177,32 @@ def batch_of(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor
     return xt, attention_mask
 
 
-def few_rows_linear(
-    x: Float[Tensor, "N in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"]
-) -> Float[Tensor, "N out"]:
+class FewRowsLinear:
     """``x @ weight.T + bias`` for a few rows and a large matrix, which on a CPU takes as long as reading the matrix.
 
-    BLAS reads it two to four times as fast in the order in which it lies, with eight columns at most to multiply.
+    BLAS reads it two to four times as fast in the order in which it lies. The result is written where the last one was:
+    fresh memory costs the system as much as the sum.
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or len(x) > 32:
-        return F.linear(x, weight, bias)
-    if len(x) == 1:
-        return few_rows_linear(x.expand(2, -1), weight, bias)[:1]  # one column alone goes another, slower way
-    out = x.new_empty(len(x), len(weight))
-    if len(x) <= 8:
-        for part, lines in zip(x.split(4), out.split(4), strict=True):
-            torch.add(torch.mm(weight, part.t()).t(), bias, out=lines)
+
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"]) -> None:
+        self.weight, self.bias = weight, bias
+        self._out = weight.new_empty(0)
+
+    def __call__(self, x: Float[Tensor, "N in"]) -> Float[Tensor, "N out"]:
+        weight, bias, rows = self.weight, self.bias, len(x)
+        if x.device.type != "cpu" or x.dtype != torch.float32 or rows > 32:
+            return F.linear(x, weight, bias)
+        if rows == 1:
+            return self(x.repeat(2, 1))[:1]  # BLAS takes another, slower way with one row
+        if len(self._out) < rows:
+            self._out = weight.new_empty(rows, len(weight))
+        out = self._out[:rows]
+        if rows <= 8:
+            for part, lines in zip(x.split(4), out.split(4), strict=True):
+                torch.add(torch.mm(weight, part.t()).t(), bias, out=lines)
+            return out
+        columns, height = F.pad(x, (0, 0, 0, -rows % 16)).t().contiguous(), 2048
+        for start in range(0, len(weight), height):
+            chosen = slice(start, start + height)
+            torch.add(torch.mm(weight[chosen], columns).t()[:rows], bias[chosen], out=out[:, chosen])
         return out
-    columns, height = x.t().contiguous(), 4096
-    for start in range(0, len(weight), height):
-        rows = slice(start, start + height)
-        torch.add(torch.mm(weight[rows], columns).t(), bias[rows], out=out[:, rows])
-    return out

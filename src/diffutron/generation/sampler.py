@@ -163,9 +163,11 @@ class _Sampler:
         logits = (
             torch.cat([part[:count] for part, count in zip(parts, lines, strict=True)]) if any(standing) else logits
         )
-        is_open = logits.amax(dim=-1) > -torch.inf
-        logits[~is_open] = 0.0
         beliefs, settings = Beliefs(logits), self.settings
+        is_open = beliefs.peak > -torch.inf
+        if not is_open.all():
+            logits[~is_open] = 0.0
+            beliefs = Beliefs(logits)
         u = torch.from_numpy(np.concatenate(
             [each[:, [row.rank[position] for position in row.window]] for row, each in zip(rows, numbers, strict=True)],
             axis=1,
@@ -197,9 +199,9 @@ class _Sampler:
                 free = set(row.canvas.free)
                 bare = [each if place in free or place == 0 else self.mask_id for place, each in enumerate(row.tokens)]
                 unprompted.append(Look(-1 - row.index, bare, order, row.block))
-        logits = self.reader.read(looks)
+        logits = self.reader.read([*looks, *unprompted])
         if unprompted:
-            bare_logits = self.reader.read(unprompted)
+            logits, bare_logits = logits.chunk(2)
             pushed = bare_logits + (1 + self.settings.guidance) * (logits - bare_logits)
             logits = torch.where(logits.isneginf(), logits, pushed)
         places = list[int]()

@@ -80,10 +80,12 @@ def tiny_config(family: FamilyName = "bert", **changes: Any) -> PreTrainedConfig
     return ModernBertConfig(**{**shape, **window, **changes})
 
 
-def tiny_denoiser(family: FamilyName = "bert", *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Denoiser:
+def tiny_denoiser(
+    family: FamilyName = "bert", *, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
+) -> Denoiser:
     """A denoiser with random weights, spread enough to have opinions."""
     torch.manual_seed(seed)
-    model = AutoModelForMaskedLM.from_config(tiny_config(family), dtype=dtype)
+    model = AutoModelForMaskedLM.from_config(tiny_config(family, **changes), dtype=dtype)
     with torch.no_grad():
         for param in model.parameters():
             if param.ndim == 2:
