@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from diffutron.corpus.draws import text_digest
@@ -19,8 +20,21 @@ from diffutron.evaluation.bound import NUM_DRAWS
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.likelihood import Estimator
 from diffutron.evaluation.questions import ask_for_continuation
-from diffutron.generation import Completion, Filled, Generator, Guide, PieceBias, Request, SamplerSettings
+from diffutron.generation import (
+    FAST,
+    Completion,
+    Constraint,
+    Filled,
+    Generator,
+    Guide,
+    Infiller,
+    Infilling,
+    PieceBias,
+    Request,
+    SamplerSettings,
+)
 from diffutron.generation import fill as fill_masks
+from diffutron.generation.infill import MAX_GAP
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
 from diffutron.text import normalise
@@ -48,7 +62,15 @@ class DiffusionLM:
         self.denoiser = loaded.denoiser
         self.tokenizer = loaded.tokenizer
         self.codec = TextCodec(loaded.tokenizer)
-        self._generator = Generator.of(loaded, self.codec)
+        self._loaded = loaded
+
+    @cached_property
+    def _generator(self) -> Generator:
+        return Generator.of(self._loaded, self.codec)
+
+    @cached_property
+    def _fast_generator(self) -> Generator:
+        return Generator.of(self._loaded, self.codec, reading=FAST)
 
     def fill(self, text: str, *, top_k: int = 5) -> list[Filled]:
         """The most probable ways to fill every ``[MASK]`` in ``text`` jointly, best first.
@@ -60,7 +82,8 @@ class DiffusionLM:
 
     def generate(
         self, prompt: str | Sequence[str] = "", *, max_new_tokens: int = 64, num_samples: int = 1, seed: int = 0,
-        bias: Mapping[str, float] | None = None, **sampler: Any,
+        bias: Mapping[str, float] | None = None, constraints: Sequence[Constraint] = (), fast: bool = False,
+        **sampler: Any,
     ) -> list[Completion]:  # fmt: skip
         """Continue each prompt, or write from nothing.
 
@@ -68,15 +91,36 @@ class DiffusionLM:
 
         Args:
             bias: nats to add to the logits of pieces, by how they read; ``-inf`` forbids.
+            constraints: what every completion keeps, e.g. ``[Contains("deniz"), Syllables(8, lines=4)]``.
+            fast: in 8 bits, and between refreshes without the rest of the text: nearly the same, sooner.
             sampler: fields of :class:`~diffutron.generation.SamplerSettings`, e.g. ``temperature=0.5, steps=32``.
 
         Raises:
-            InputError: the prompt is longer than the context.
+            InputError: the prompt is longer than the context, or no text keeps the constraints.
             RecipeError: an unknown sampler setting.
         """
         guides = (PieceBias(bias, self.codec),) if bias else ()
-        requests = self._requests(prompt, max_new_tokens, num_samples, seed, guides)
-        return self._generator.complete(requests, check(sampler, SamplerSettings, place="generate"))
+        requests = self._requests(prompt, max_new_tokens, num_samples, seed, tuple(constraints), guides)
+        generator = self._fast_generator if fast else self._generator
+        return generator.complete(requests, check(sampler, SamplerSettings, place="generate"))
+
+    def infill(
+        self, text: str, *, constraints: Mapping[int, Sequence[Constraint]] | None = None, num_samples: int = 1,
+        max_gap: int = MAX_GAP, seed: int = 0, fast: bool = False, **sampler: Any,
+    ) -> list[Infilling]:  # fmt: skip
+        """Fill gaps together: ``[MASK]``, ``[MASK:8]`` for eight pieces, ``[MASK:?]`` for as many as suit.
+
+        Args:
+            constraints: what gaps keep, by their number from 1.
+            max_gap: the longest that a gap of open length can be.
+
+        Raises:
+            InputError: no gap, too many tokens, or constraints that cannot be kept.
+            RecipeError: an unknown sampler setting.
+        """
+        settings = check(sampler, SamplerSettings, place="infill")
+        generator = self._fast_generator if fast else self._generator
+        return Infiller(generator, text, constraints or {}, seed, max_gap).fill(settings, num_samples=num_samples)
 
     def stream(
         self, prompt: str = "", *, max_new_tokens: int = 64, seed: int = 0, **sampler: Any
@@ -150,13 +194,16 @@ class DiffusionLM:
 
     @staticmethod
     def _requests(
-        prompt: str | Sequence[str], max_new_tokens: int, num_samples: int, seed: int, guides: tuple[Guide, ...] = ()
-    ) -> list[Request]:
+        prompt: str | Sequence[str], max_new_tokens: int, num_samples: int, seed: int,
+        constraints: tuple[Constraint, ...] = (), guides: tuple[Guide, ...] = (),
+    ) -> list[Request]:  # fmt: skip
         if num_samples < 1:
             raise InputError(f"the number of samples must be at least 1, not {num_samples}")
         prompts = [prompt] if isinstance(prompt, str) else prompt
         return [
-            Request(each, max_new_tokens, seed, sample, guides) for each in prompts for sample in range(num_samples)
+            Request(each, max_new_tokens, seed, sample, constraints, guides)
+            for each in prompts
+            for sample in range(num_samples)
         ]
 
 

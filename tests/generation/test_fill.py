@@ -13,14 +13,20 @@ CODEC = tiny_codec()
 FAMILIES = ("bert", "modernbert", "xlm-roberta")
 
 
+def row_of(text):
+    template = parse_template(text)
+    ids, gaps = template.row(CODEC, [1] * len(template.lengths))
+    return ids, [gap[0] for gap in gaps]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_mask_ranks_the_vocabulary_as_the_model_does(family):
     denoiser = tiny_denoiser(family)
     text = "Ankara [MASK] evde."
-    template = parse_template(text, CODEC, max_tokens=64)
-    xt = torch.tensor([template.ids])
+    ids, [mask] = row_of(text)
+    xt = torch.tensor([ids])
     with torch.no_grad():
-        logits = denoiser.model(input_ids=xt, attention_mask=torch.ones_like(xt)).logits[0, template.masks[0]]
+        logits = denoiser.model(input_ids=xt, attention_mask=torch.ones_like(xt)).logits[0, mask]
     probs = logits.double().softmax(-1)
     usable = [
         index for index in range(len(CODEC))
@@ -47,14 +53,14 @@ def test_only_the_masks_change(family):
 def test_joint_fill_finds_what_exhaustive_search_finds():
     denoiser = tiny_denoiser()
     text = "Ankara [MASK] [MASK] evde."
-    template = parse_template(text, CODEC, max_tokens=64)
+    ids, masks = row_of(text)
     usable = [
         index for index in range(len(CODEC))
         if CODEC.starts_word[index] and index not in CODEC.special_ids and index not in CODEC.blank_ids
     ]  # fmt: skip
     best = 0.0
-    for order in itertools.permutations(template.masks):
-        best = max(best, *_chains(denoiser, template.ids, order, usable))
+    for order in itertools.permutations(masks):
+        best = max(best, *_chains(denoiser, ids, order, usable))
     ways = fill(denoiser, CODEC, text, top_k=1, beams=len(usable))
     # The search fixes its order by confidence; it must come near the best of both orders and never beat it.
     assert best * 0.5 < ways[0].score <= best * (1 + 1e-6)
@@ -77,25 +83,25 @@ def _chains(denoiser, ids, order, usable):
 def test_joint_score_is_the_product_of_conditionals():
     denoiser = tiny_denoiser()
     [way] = fill(denoiser, CODEC, "Ankara [MASK] ve [MASK] evde.", top_k=1)
-    template = parse_template("Ankara [MASK] ve [MASK] evde.", CODEC, max_tokens=64)
+    ids, masks = row_of("Ankara [MASK] ve [MASK] evde.")
     pieces = {CODEC.piece_text(i): i for i in range(len(CODEC)) if CODEC.starts_word[i]}
     chosen = [pieces[token] for token in way.tokens]
     products = []
     for first, second in ((0, 1), (1, 0)):
-        row = torch.tensor([template.ids])
+        row = torch.tensor([ids])
         total = 0.0
         for which in (first, second):
             everywhere = torch.ones_like(row, dtype=torch.bool)
             with torch.no_grad():
-                logits = denoiser(row, attention_mask=everywhere, where=everywhere)[template.masks[which]]
+                logits = denoiser(row, attention_mask=everywhere, where=everywhere)[masks[which]]
             total += float(logits.double().log_softmax(-1)[chosen[which]])
-            row[0, template.masks[which]] = chosen[which]
+            row[0, masks[which]] = chosen[which]
         products.append(math.exp(total))
     assert any(way.score == pytest.approx(product, rel=1e-4) for product in products)
 
 
 def test_pieces_fit_the_space_before_the_mask():
-    template = parse_template("ev[MASK] [MASK] [MASK][MASK]", CODEC, max_tokens=64)
+    template = parse_template("ev[MASK] [MASK] [MASK][MASK]")
     assert template.begins_word == (False, True, True, False)
 
 

@@ -18,6 +18,9 @@ ModelOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
+FastOption = Annotated[
+    bool, typer.Option("--fast", help="In 8 bits, with remembered keys and values: nearly the same.")
+]
 DataOption = Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")]
 TextFieldOption = Annotated[str, typer.Option(help="The field that holds the text.")]
 SetOption = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, SeedOption, print_json
+from diffutron.cli.console import FastOption, JsonOption, ModelOption, OfflineOption, SeedOption, print_json
 
 
 def generate(
@@ -36,8 +36,16 @@ def generate(
     bias: Annotated[
         list[str] | None, typer.Option(help="PIECE=NATS: make a piece more or less likely; repeatable.")
     ] = None,
+    contains: Annotated[list[str] | None, typer.Option(help="A word that stands in the text; repeatable.")] = None,
+    inflected: Annotated[bool, typer.Option(help="With --contains: with an ending, too.")] = False,
+    regex: Annotated[str | None, typer.Option(help="What the whole completion matches.")] = None,
+    letters: Annotated[str | None, typer.Option(help="The only characters that may be written, beside spaces.")] = None,
+    syllables: Annotated[int | None, typer.Option(help="So many syllables in every line (hece).")] = None,
+    words: Annotated[int | None, typer.Option(help="So many words in every line.")] = None,
+    lines: Annotated[int | None, typer.Option(help="With --syllables or --words: so many lines.")] = None,
     num_samples: Annotated[int, typer.Option(help="Texts for each prompt.")] = 1,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line (.txt) or JSONL.")] = None,
+    fast: FastOption = False,
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -58,15 +66,37 @@ def generate(
     check(settings, SamplerSettings, place="generate")  # before the model is loaded
     wanted = {**dict.fromkeys(forbid or (), float("-inf")), **dict(map(_bias, bias or ()))}
 
+    constraints = _constraints(contains, inflected, regex, letters, syllables, words, lines)
+
     from diffutron.api import load
 
     completions = load(model).generate(
-        asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted, **settings
-    )
+        asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted, constraints=constraints,
+        fast=fast, **settings,
+    )  # fmt: skip
     show(completions, as_json=json)
     failed = [each.failed for each in completions if each.failed]
     if failed:
         raise InputError(f"{len(failed)} of {len(completions)} texts could not be finished: {failed[0]}")
+
+
+def _constraints(
+    contains: list[str] | None, inflected: bool, regex: str | None, letters: str | None, syllables: int | None,
+    words: int | None, lines: int | None,
+) -> list[Any]:  # fmt: skip
+    from diffutron.errors import InputError
+    from diffutron.generation import Contains, Letters, Regex, Syllables, Words
+
+    if lines is not None and syllables is None and words is None:
+        raise InputError("--lines counts the lines of --syllables or --words; give one of them too")
+    if inflected and not contains:
+        raise InputError("--inflected belongs to --contains WORD")
+    found: list[Any] = [Contains(word, inflected) for word in contains or ()]
+    found += [Regex(regex)] if regex is not None else []
+    found += [Letters(letters)] if letters is not None else []
+    found += [Syllables(syllables, lines)] if syllables is not None else []
+    found += [Words(words, lines)] if words is not None else []
+    return found
 
 
 def show(completions: list[Any], *, as_json: bool) -> None:

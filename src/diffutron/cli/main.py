@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from diffutron.cli import data, demo, doctor, estimate, evaluate, fill, generate, merge, recipes, train, trim
+from diffutron.cli import data, demo, doctor, estimate, evaluate, fill, generate, infill, merge, recipes, train, trim
 from diffutron.errors import DiffutronError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("train")(train.train)
 app.add_typer(evaluate.app, name="eval")
 app.command("fill")(fill.fill)
 app.command("generate")(generate.generate)
+app.command("infill")(infill.infill)
 app.command("merge")(merge.merge)
 app.command("trim")(trim.trim)
 app.command("estimate")(estimate.estimate)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffutron.errors import InputError
-from diffutron.generation.template import Template, parse_template
+from diffutron.generation.template import MASK, Template, check_length, parse_template
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
 
@@ -47,22 +47,25 @@ def fill(denoiser: Denoiser, codec: TextCodec, text: str, *, top_k: int = 5, bea
     """
     if top_k < 1:
         raise InputError(f"--top-k must be at least 1, not {top_k}")
-    template = parse_template(text, codec, max_tokens=denoiser.max_positions)
+    template = parse_template(text, gap=MASK)
+    ids, gaps = template.row(codec, [1] * len(template.lengths))
+    check_length(len(ids), denoiser.max_positions)
+    masks = tuple(gap[0] for gap in gaps)
     allowed = _allowed(template, codec, _vocabulary(denoiser))
     width = max(beams, top_k)
-    front = [_Beam(0.0, template.ids, template.masks)]
-    for _ in template.masks:
+    front = [_Beam(0.0, ids, masks)]
+    for _ in masks:
         # Two orders may reach one fill; the better way to it stays.
         best: dict[tuple[int, ...], _Beam] = {}
-        for beam in _expand(denoiser, front, template, allowed, width):
+        for beam in _expand(denoiser, front, masks, allowed, width):
             if beam.ids not in best or beam.log_prob > best[beam.ids].log_prob:
                 best[beam.ids] = beam
         front = sorted(best.values(), key=lambda beam: (-beam.log_prob, beam.ids))[:width]
-    return [_read(beam, template, codec) for beam in front[:top_k]]
+    return [_read(beam, template, masks, codec) for beam in front[:top_k]]
 
 
 @torch.inference_mode()
-def _expand(denoiser: Denoiser, front: list[_Beam], template: Template, allowed: Tensor, width: int) -> list[_Beam]:
+def _expand(denoiser: Denoiser, front: list[_Beam], masks: tuple[int, ...], allowed: Tensor, width: int) -> list[_Beam]:
     device = next(denoiser.parameters()).device
     xt = torch.tensor([beam.ids for beam in front])
     where = torch.zeros(xt.shape, dtype=torch.bool)
@@ -73,7 +76,7 @@ def _expand(denoiser: Denoiser, front: list[_Beam], template: Template, allowed:
     log_probs = logits.float().cpu().double().log_softmax(dim=-1)
     found = []
     for beam, lines in zip(front, log_probs.split([len(beam.open) for beam in front]), strict=True):
-        questions = torch.tensor([template.masks.index(position) for position in beam.open])
+        questions = torch.tensor([masks.index(position) for position in beam.open])
         lines = lines.masked_fill(~allowed[questions], -torch.inf)
         surest = int(lines.max(dim=-1).values.argmax())
         position = beam.open[surest]
@@ -95,16 +98,14 @@ def _allowed(template: Template, codec: TextCodec, vocabulary: int) -> Tensor:
     known = min(vocabulary, len(codec.starts_word))
     starts[:known] = torch.from_numpy(codec.starts_word[:known])
     rows = []
-    for number, begins in enumerate(template.begins_word):
-        at_start = number == 0 and not template.parts[0].strip()
-        # Some tokenizers mark every word but a text's first.
-        unmarked = begins and at_start and not codec.marks_first_word
-        rows.append(text if unmarked else text & (starts if begins else ~starts))
+    for number in range(len(template.lengths)):
+        begins = template.may_begin(number, codec)
+        rows.append(text if begins is None else text & (starts if begins else ~starts))
     return torch.stack(rows)
 
 
-def _read(beam: _Beam, template: Template, codec: TextCodec) -> Filled:
-    pieces = tuple(codec.piece_text(beam.ids[position]) for position in template.masks)
+def _read(beam: _Beam, template: Template, masks: tuple[int, ...], codec: TextCodec) -> Filled:
+    pieces = tuple(codec.piece_text(beam.ids[position]) for position in masks)
     text = template.parts[0] + "".join(piece + part for piece, part in zip(pieces, template.parts[1:], strict=True))
     return Filled(text, pieces, math.exp(beam.log_prob))
 

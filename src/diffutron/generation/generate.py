@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,8 +15,10 @@ from torch import Tensor
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.generation.canvas import Guide
-from diffutron.generation.reader import DenoiserReader, Reader
+from diffutron.generation.constraints import Constraint, Regex, joint_automaton
+from diffutron.generation.reader import EXACT, DenoiserReader, Reader, ReaderSettings
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
+from diffutron.generation.span_guide import PieceAutomaton, SpanGuide, surfaces
 from diffutron.model import Denoiser, Loaded
 from diffutron.tokens.codec import TextCodec
 
@@ -63,25 +67,33 @@ class Request:
     seed: int = 0
     sample: int = 0
     """tells samples of one prompt and seed apart"""
+    constraints: tuple[Constraint, ...] = ()
+    """what the completion keeps"""
     guides: tuple[Guide, ...] = ()
 
 
 class Generator:
-    """Makes completions with one model; holds what does not change between requests."""
+    """Makes completions with one model; holds what does not change between requests.
 
-    def __init__(self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False) -> None:
+    Args:
+        learned_end: whether the model ends its texts itself.
+        reading: how the denoiser is read; see :class:`ReaderSettings`.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False, reading: ReaderSettings = EXACT
+    ) -> None:
         self.denoiser, self.codec = denoiser, codec
         self.end_id = codec.end_id if learned_end else None
-        self.reader: Reader = DenoiserReader(
-            denoiser,
-            pad_id=codec.pad_id,
-            bias=generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id),
-        )
+        self.bias = generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id)
+        self.reader: Reader = DenoiserReader(denoiser, pad_id=codec.pad_id, bias=self.bias, settings=reading)
+        self._automata: dict[tuple[tuple[Constraint, ...], int | None], PieceAutomaton] = {}
 
     @classmethod
-    def of(cls, loaded: Loaded, codec: TextCodec) -> Generator:
+    def of(cls, loaded: Loaded, codec: TextCodec, *, reading: ReaderSettings = EXACT) -> Generator:
         """Ends its texts itself if the model was trained to."""
-        return cls(loaded.denoiser, codec, learned_end=bool(loaded.diffusion.get("learned_end", False)))
+        learned_end = bool(loaded.diffusion.get("learned_end", False))
+        return cls(loaded.denoiser, codec, learned_end=learned_end, reading=reading)
 
     def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
         """The denoising of all requests at once; streaming and waiting both read this."""
@@ -117,12 +129,43 @@ class Generator:
                 f"at most {self.denoiser.max_positions}; shorten the prompt or lower --max-new-tokens"
             )
         start = 1 + len(prompt)
+        free = tuple(range(start, start + request.max_new_tokens))
+        kept = (self.keep(request.constraints, free, may_end=True),) if request.constraints else ()
         return Canvas(
-            tokens=(self.codec.start_id, *prompt, *[self.codec.mask_id] * request.max_new_tokens),
-            free=tuple(range(start, start + request.max_new_tokens)),
-            key=(request.seed, text_digest(request.prompt), request.sample),
-            guides=request.guides,
-        )
+            tokens=(self.codec.start_id, *prompt, *[self.codec.mask_id] * request.max_new_tokens), free=free,
+            key=(request.seed, text_digest(request.prompt), request.sample), guides=(*request.guides, *kept),
+        )  # fmt: skip
+
+    def keep(
+        self, constraints: Sequence[Constraint], where: Sequence[int], *, begins: bool | None = None,
+        may_end: bool = False,
+    ) -> SpanGuide:  # fmt: skip
+        """A guide that keeps constraints on the text of a span; see :class:`SpanGuide`.
+
+        Raises:
+            InputError: they make no sense, contradict each other, or do not fit into the span.
+        """
+        starts = np.zeros(len(self.bias), dtype=bool)
+        known = min(len(starts), len(self.codec.starts_word))
+        starts[:known] = self.codec.starts_word[:known]
+        chosen = None if begins is None else starts if begins else ~starts
+        pieces = self.pieces(constraints, may_end=may_end)
+        return SpanGuide(pieces, where, begins=chosen, columns=self.reader.columns)
+
+    def pieces(self, constraints: Sequence[Constraint], *, may_end: bool = False) -> PieceAutomaton:
+        """Accepts the rows of pieces whose text keeps the constraints; any text if there is none."""
+        end_id = self.end_id if may_end else None
+        key = (tuple(constraints), end_id)
+        if key not in self._automata:
+            self._automata[key] = PieceAutomaton(
+                joint_automaton(constraints or [Regex("(?s:.*)")], self._alphabet), self.codec,
+                may_be_written=self.bias.numpy() > -np.inf, end_id=end_id,
+            )  # fmt: skip
+        return self._automata[key]
+
+    @cached_property
+    def _alphabet(self) -> tuple[str, ...]:
+        return tuple(sorted(set("".join(surfaces(self.codec)))))
 
     def read(self, request: Request, step: DenoisingStep, *, closest: float = float("nan")) -> Completion:
         """The text of a row as it stands; hidden positions leave nothing behind."""

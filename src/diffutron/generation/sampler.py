@@ -240,12 +240,6 @@ class _Sampler:
         settings, first_free = self.settings, row.canvas.free[0]
         if settings.repetition_penalty != 1.0 and row.committed:
             penalise(logits, self._columns([row.tokens[each] for each in row.committed]), settings.repetition_penalty)
-        if settings.no_repeat_ngram:
-            generated = [None if token == self.mask_id else token for token in row.tokens[first_free:]]
-            positions = [position - first_free for position in row.window]
-            for line, repeating in enumerate(repeated_ngrams(generated, positions, n=settings.no_repeat_ngram)):
-                if repeating:
-                    logits[line, self._columns(sorted(repeating))] = -torch.inf
         if self.end_id is not None:
             # A completion holds at least one token, and a text does not end before what is given.
             last_fixed = max(set(range(len(row.canvas.tokens))) - set(row.canvas.free), default=-1)
@@ -254,6 +248,22 @@ class _Sampler:
                 logits[early, column] = -torch.inf
         for guide in row.canvas.guides:
             guide.adjust(logits, self._known(row), row.window)
+        if settings.no_repeat_ngram:
+            self._forbid_repeats(row, logits)
+
+    def _forbid_repeats(self, row: _Row, logits: Tensor) -> None:
+        """Where guides leave nothing but repeats, repeats are allowed."""
+        first_free = row.canvas.free[0]
+        generated = [None if token == self.mask_id else token for token in row.tokens[first_free:]]
+        positions = [position - first_free for position in row.window]
+        banned = repeated_ngrams(generated, positions, n=self.settings.no_repeat_ngram)
+        for line, repeating in zip(logits, banned, strict=True):
+            if repeating:
+                columns = self._columns(sorted(repeating)).to(logits.device)
+                before = line[columns]
+                line[columns] = -torch.inf
+                if row.canvas.guides and line.amax() == -torch.inf:
+                    line[columns] = before
 
     def _known(self, row: _Row) -> list[int | None]:
         hidden = set(row.hidden)

@@ -1,55 +1,87 @@
-"""Text with masks to token ids, so that what stands around a mask keeps its spelling and its spaces."""
+"""Text with gaps to token ids, so that what stands around a gap keeps its spelling and its spaces."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from diffutron.errors import InputError
 from diffutron.tokens.codec import TextCodec
 
 MASK = re.compile(r"\[MASK\]|<mask>")
+GAP = re.compile(r"\[MASK(?::(?P<length>\d+|\?))?\]|<mask>")
+
+
+class Row(NamedTuple):
+    """A row of ids with the mask id in its gaps."""
+
+    ids: tuple[int, ...]
+    gaps: tuple[tuple[int, ...], ...]
+    """positions of each gap"""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text cut at its masks.
+    """A text cut at its gaps.
 
     Attributes:
-        parts: the typed text between the masks, one more than there are masks.
-        ids: the whole row, special tokens included, with the mask id at ``masks``.
-        begins_word: for each mask, whether a space (or nothing) stands before it.
+        parts: the typed text between the gaps, one more than there are gaps.
+        lengths: pieces in each gap; None: as many as suit.
+        begins_word: for each gap, whether a space (or nothing) stands before it.
     """
 
     parts: tuple[str, ...]
-    ids: tuple[int, ...]
-    masks: tuple[int, ...]
+    lengths: tuple[int | None, ...]
     begins_word: tuple[bool, ...]
 
+    def row(self, codec: TextCodec, lengths: Sequence[int]) -> Row:
+        """The whole row, special tokens included, with gaps of these lengths."""
+        ids, gaps = [codec.start_id], list[tuple[int, ...]]()
+        for number, part in enumerate(self.parts):
+            if number:
+                gaps.append(tuple(range(len(ids), len(ids) + lengths[number - 1])))
+                ids += [codec.mask_id] * lengths[number - 1]
+            glued = number > 0 and part and not part[0].isspace()
+            ids += codec.encode_glued(part) if glued else codec.encode(part)
+        return Row((*ids, codec.end_id), tuple(gaps))
 
-def parse_template(text: str, codec: TextCodec, *, max_tokens: int) -> Template:
-    """Read ``[MASK]`` (or ``<mask>``) in a text.
+    def may_begin(self, number: int, codec: TextCodec) -> bool | None:
+        """Whether the first piece of a gap carries a space; None: either may stand there."""
+        begins, at_start = self.begins_word[number], number == 0 and not self.parts[0].strip()
+        # Some tokenizers mark every word but a text's first.
+        return None if begins and at_start and not codec.marks_first_word else begins
+
+
+def parse_template(text: str, *, gap: re.Pattern[str] = GAP) -> Template:
+    """Read ``[MASK]`` (or ``<mask>``), ``[MASK:8]`` and ``[MASK:?]`` in a text.
 
     Raises:
-        InputError: no mask, no text, or more tokens than the model reads.
+        InputError: no gap, or one without room for a piece.
     """
-    parts = MASK.split(text)
-    if len(parts) == 1:
+    parts, lengths, begins_word, end = list[str](), list[int | None](), list[bool](), 0
+    for found in gap.finditer(text):
+        parts.append(text[end : found.start()])
+        length = found.groupdict().get("length")
+        lengths.append(1 if length is None else None if length == "?" else int(length))
+        # Gaps that follow each other directly continue one word.
+        before = parts[-1]
+        begins_word.append(before[-1:].isspace() or (not before and len(parts) == 1))
+        end = found.end()
+    if not lengths:
         raise InputError(f"the text has no mask: {_shown(text)}; put [MASK] where a word is to be filled in")
-    ids, masks, begins_word = [codec.start_id], list[int](), list[bool]()
-    for number, part in enumerate(parts):
-        if number:
-            before = parts[number - 1]
-            # Masks that follow each other directly continue one word.
-            begins_word.append(before[-1:].isspace() or (not before and number == 1))
-            masks.append(len(ids))
-            ids.append(codec.mask_id)
-        glued = number > 0 and part and not part[0].isspace()
-        ids += codec.encode_glued(part) if glued else codec.encode(part)
-    ids.append(codec.end_id)
-    if len(ids) > max_tokens:
-        raise InputError(f"the text has {len(ids)} tokens, but the model reads at most {max_tokens}; shorten it")
-    return Template(tuple(parts), tuple(ids), tuple(masks), tuple(begins_word))
+    if 0 in lengths:
+        raise InputError("[MASK:0] has room for nothing; a gap has at least one piece")
+    return Template((*parts, text[end:]), tuple(lengths), tuple(begins_word))
+
+
+def check_length(tokens: int, max_tokens: int) -> None:
+    """Raises:
+    InputError: more tokens than the model reads.
+    """
+    if tokens > max_tokens:
+        raise InputError(f"the text has {tokens} tokens, but the model reads at most {max_tokens}; shorten it")
 
 
 def _shown(text: str) -> str:
