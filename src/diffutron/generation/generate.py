@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffutron.corpus.draws import text_digest
@@ -145,12 +146,15 @@ class Generator:
         Raises:
             InputError: they make no sense, contradict each other, or do not fit into the span.
         """
+        pieces = self.pieces(constraints, may_end=may_end)
+        return SpanGuide(pieces, where, begins=self.beginnings(begins), columns=self.reader.columns)
+
+    def beginnings(self, begins: bool | None) -> Bool[NDArray[np.bool_], " V"] | None:
+        """Which pieces may come first where a word begins, or does not; None: all."""
         starts = np.zeros(len(self.bias), dtype=bool)
         known = min(len(starts), len(self.codec.starts_word))
         starts[:known] = self.codec.starts_word[:known]
-        chosen = None if begins is None else starts if begins else ~starts
-        pieces = self.pieces(constraints, may_end=may_end)
-        return SpanGuide(pieces, where, begins=chosen, columns=self.reader.columns)
+        return None if begins is None else starts if begins else ~starts
 
     def pieces(self, constraints: Sequence[Constraint], *, may_end: bool = False) -> PieceAutomaton:
         """Accepts the rows of pieces whose text keeps the constraints; any text if there is none."""

@@ -98,7 +98,7 @@ class Infiller:
         for length in range(1, self.max_gap + 1):
             row = template.row(codec, [*lengths[:number], length, *lengths[number + 1 :]])
             fits = len(row.ids) <= self.generator.denoiser.max_positions
-            if fits and self._can_be(number + 1, length):
+            if fits and self._can_be(template, number, length):
                 tried.append(length)
                 looks.append(Look(len(looks), row.ids, row.gaps[number], row.gaps[number]))
         if not looks:
@@ -110,9 +110,10 @@ class Infiller:
         entropies = [float(Beliefs(reader.read([look])).entropy.mean()) for look in looks]
         return tried[int(np.argmin(entropies))]
 
-    def _can_be(self, number: int, length: int) -> bool:
-        wanted = self.constraints.get(number, ())
-        return self.generator.pieces(wanted).fits(length)
+    def _can_be(self, template: Template, number: int, length: int) -> bool:
+        generator = self.generator
+        begins = generator.beginnings(template.may_begin(number, generator.codec))
+        return generator.pieces(self.constraints.get(number + 1, ())).fits(length, begins=begins)
 
     def _guide(self, template: Template, number: int, where: Sequence[int]) -> SpanGuide:
         wanted = self.constraints.get(number + 1, ())

@@ -36,7 +36,8 @@ class PieceAutomaton:
 
     Args:
         may_be_written: which ids may be written at all.
-        end_id: a piece that ends the text, and may stand wherever the text may end; anything may follow it.
+        end_id: a piece that ends the text, and may stand wherever the text may end. Positions after it may stay
+            hidden, so a piece that stands somewhere keeps the end from coming before it.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class PieceAutomaton:
         self.group[self.group < 0] = len(kinds)
         accepts = automaton.accepts
         if end_id is not None:
-            after = np.concatenate([after, np.full((1, after.shape[1]), size, dtype=np.int32)])
+            after = np.concatenate([after, np.full((1, after.shape[1]), _DEAD, dtype=np.int32)])
             after[:-1, -1] = np.where(accepts, size, _DEAD)
             self.group[end_id] = len(kinds) + 1
             accepts = np.append(accepts, True)
@@ -75,21 +76,30 @@ class PieceAutomaton:
         self.after: Int[NDArray[np.int32], "S G"] = same
         self.group = inverse.reshape(-1)[self.group]
         self.accepts: Bool[NDArray[np.bool_], " S"] = accepts
+        self.ended = size if end_id is not None else None
 
     @cached_property
     def follows(self) -> NDArray[np.float32]:
-        """[S, S]: 1 where some piece leads from one state to another."""
+        """[S, S]: 1 where a hidden position leads from one state to another."""
         size = len(self.after)
         found = np.zeros((size, size), dtype=np.float32)
         found[np.arange(size)[:, None], self.after] = 1.0
         found[:, _DEAD] = 0.0
+        if self.ended is not None:
+            found[self.ended, self.ended] = 1.0
         return found
 
-    def fits(self, length: int) -> bool:
+    def first(self, begins: Bool[NDArray[np.bool_], " V"] | None) -> NDArray[np.bool_]:
+        """The states to which a first piece can lead; of those pieces only, if they are given."""
+        led = np.zeros(len(self.after), dtype=bool)
+        led[self.after[self.start, self.group if begins is None else np.unique(self.group[begins])]] = True
+        led[_DEAD] = False
+        return led
+
+    def fits(self, length: int, *, begins: Bool[NDArray[np.bool_], " V"] | None = None) -> bool:
         """Whether some text of exactly so many pieces is accepted (those after an end piece count too)."""
-        states = np.zeros(len(self.after), dtype=np.float32)
-        states[self.start] = 1.0
-        for _ in range(length):
+        states = self.first(begins).astype(np.float32)
+        for _ in range(length - 1):
             states = np.minimum(states @ self.follows, 1.0)
         return bool(states[self.accepts].any())
 
@@ -115,7 +125,7 @@ class SpanGuide:
     ) -> None:  # fmt: skip
         self.pieces, self.where, self.begins = pieces, list(where), begins
         self.columns = None if columns is None else columns.numpy()
-        if not pieces.fits(len(self.where)):
+        if not pieces.fits(len(self.where), begins=begins):
             raise InputError(
                 f"no text of {len(self.where)} tokens can be written that keeps the constraints; allow more tokens, or "
                 "ask for less"
@@ -146,6 +156,10 @@ class SpanGuide:
     def _place(self) -> dict[int, int]:
         return {position: place for place, position in enumerate(self.where)}
 
+    @cached_property
+    def _first(self) -> NDArray[np.bool_]:
+        return self.pieces.first(self.begins)
+
     def _states(self, tokens: Sequence[int | None]) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
         """Before each place of the span, the states reached from the left; and those accepted to the right."""
         pieces = self.pieces
@@ -155,7 +169,9 @@ class SpanGuide:
         left[0][pieces.start] = True
         for token in row:
             follow = np.zeros(size, dtype=bool)
-            if token is None:
+            if token is None and len(left) == 1:
+                follow = self._first
+            elif token is None:
                 follow = left[-1].astype(np.float32) @ pieces.follows > 0
             else:
                 follow[pieces.after[left[-1], pieces.group[token]]] = True
