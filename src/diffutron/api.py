@@ -24,6 +24,7 @@ from diffutron.generation import (
     FAST,
     Completion,
     Constraint,
+    DenoisingStep,
     Filled,
     Generator,
     Guide,
@@ -83,7 +84,7 @@ class DiffusionLM:
     def generate(
         self, prompt: str | Sequence[str] = "", *, max_new_tokens: int = 64, num_samples: int = 1, seed: int = 0,
         bias: Mapping[str, float] | None = None, constraints: Sequence[Constraint] = (), fast: bool = False,
-        **sampler: Any,
+        on_step: Callable[[DenoisingStep], None] = lambda step: None, **sampler: Any,
     ) -> list[Completion]:  # fmt: skip
         """Continue each prompt, or write from nothing.
 
@@ -93,6 +94,7 @@ class DiffusionLM:
             bias: nats to add to the logits of pieces, by how they read; ``-inf`` forbids.
             constraints: what every completion keeps, e.g. ``[Contains("deniz"), Syllables(8, lines=4)]``.
             fast: in 8 bits, and between refreshes without the rest of the text: nearly the same, sooner.
+            on_step: told every denoising step; its row is the number of the completion.
             sampler: fields of :class:`~diffutron.generation.SamplerSettings`, e.g. ``temperature=0.5, steps=32``.
 
         Raises:
@@ -102,11 +104,12 @@ class DiffusionLM:
         guides = (PieceBias(bias, self.codec),) if bias else ()
         requests = self._requests(prompt, max_new_tokens, num_samples, seed, tuple(constraints), guides)
         generator = self._fast_generator if fast else self._generator
-        return generator.complete(requests, check(sampler, SamplerSettings, place="generate"))
+        return generator.complete(requests, check(sampler, SamplerSettings, place="generate"), on_step)
 
     def infill(
         self, text: str, *, constraints: Mapping[int, Sequence[Constraint]] | None = None, num_samples: int = 1,
-        max_gap: int = MAX_GAP, seed: int = 0, fast: bool = False, **sampler: Any,
+        max_gap: int = MAX_GAP, seed: int = 0, fast: bool = False,
+        on_step: Callable[[DenoisingStep], None] = lambda step: None, **sampler: Any,
     ) -> list[Infilling]:  # fmt: skip
         """Fill gaps together: ``[MASK]``, ``[MASK:8]`` for eight pieces, ``[MASK:?]`` for as many as suit.
 
@@ -120,7 +123,8 @@ class DiffusionLM:
         """
         settings = check(sampler, SamplerSettings, place="infill")
         generator = self._fast_generator if fast else self._generator
-        return Infiller(generator, text, constraints or {}, seed, max_gap).fill(settings, num_samples=num_samples)
+        infiller = Infiller(generator, text, constraints or {}, seed, max_gap)
+        return infiller.fill(settings, num_samples=num_samples, on_step=on_step)
 
     def stream(
         self, prompt: str = "", *, max_new_tokens: int = 64, seed: int = 0, **sampler: Any

@@ -21,6 +21,8 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every ra
 FastOption = Annotated[
     bool, typer.Option("--fast", help="In 8 bits, with remembered keys and values: nearly the same.")
 ]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Show the text on stderr while it emerges.")]
+TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write every step to this file.")]
 DataOption = Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")]
 TextFieldOption = Annotated[str, typer.Option(help="The field that holds the text.")]
 SetOption = Annotated[

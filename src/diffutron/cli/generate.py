@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from diffutron.cli.console import FastOption, JsonOption, ModelOption, OfflineOption, SeedOption, print_json
+from diffutron.cli.console import (
+    FastOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    SeedOption,
+    TraceOption,
+    WatchOption,
+    print_json,
+)
+from diffutron.cli.watch import Watcher
 
 
 def generate(
@@ -46,6 +56,8 @@ def generate(
     num_samples: Annotated[int, typer.Option(help="Texts for each prompt.")] = 1,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line (.txt) or JSONL.")] = None,
     fast: FastOption = False,
+    watch: WatchOption = False,
+    trace: TraceOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -70,10 +82,14 @@ def generate(
 
     from diffutron.api import load
 
-    completions = load(model).generate(
-        asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted, constraints=constraints,
-        fast=fast, **settings,
-    )  # fmt: skip
+    loaded = load(model)
+    with Watcher(
+        loaded.codec, watch=watch, trace=trace, asked={"model": model, "prompts": asked, **settings}
+    ) as watcher:
+        completions = loaded.generate(
+            asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted,
+            constraints=constraints, fast=fast, on_step=watcher, **settings,
+        )  # fmt: skip
     show(completions, as_json=json)
     failed = [each.failed for each in completions if each.failed]
     if failed:

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from diffutron.cli.console import FastOption, JsonOption, ModelOption, OfflineOption, SeedOption, print_json
+from diffutron.cli.console import (
+    FastOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    SeedOption,
+    TraceOption,
+    WatchOption,
+    print_json,
+)
+from diffutron.cli.watch import Watcher
 
 
 def infill(
@@ -26,6 +36,8 @@ def infill(
     order: Annotated[str, typer.Option(help="confidence, margin, entropy or random.")] = "confidence",
     num_samples: Annotated[int, typer.Option(help="Texts to make.")] = 1,
     fast: FastOption = False,
+    watch: WatchOption = False,
+    trace: TraceOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -53,10 +65,12 @@ def infill(
 
     from diffutron.api import load
 
-    ways = load(model).infill(
-        text, constraints=constraints, max_gap=max_gap, num_samples=num_samples, seed=seed, fast=fast,
-        **settings,
-    )  # fmt: skip
+    loaded = load(model)
+    with Watcher(loaded.codec, watch=watch, trace=trace, asked={"model": model, "text": text, **settings}) as watcher:
+        ways = loaded.infill(
+            text, constraints=constraints, max_gap=max_gap, num_samples=num_samples, seed=seed, fast=fast,
+            on_step=watcher, **settings,
+        )  # fmt: skip
     if json:
         print_json([way.as_dict() for way in ways])
     else:

@@ -9,7 +9,21 @@ import warnings
 
 import typer
 
-from diffutron.cli import data, demo, doctor, estimate, evaluate, fill, generate, infill, merge, recipes, train, trim
+from diffutron.cli import (
+    data,
+    demo,
+    doctor,
+    estimate,
+    evaluate,
+    fill,
+    generate,
+    infill,
+    merge,
+    recipes,
+    render,
+    train,
+    trim,
+)
 from diffutron.errors import DiffutronError
 
 app = typer.Typer(
@@ -23,6 +37,7 @@ app.add_typer(evaluate.app, name="eval")
 app.command("fill")(fill.fill)
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
+app.command("render")(render.render)
 app.command("merge")(merge.merge)
 app.command("trim")(trim.trim)
 app.command("estimate")(estimate.estimate)

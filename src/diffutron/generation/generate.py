@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -101,14 +101,22 @@ class Generator:
         canvases = [self.canvas(request) for request in requests]
         yield from denoise(self.reader, canvases, settings, mask_id=self.codec.mask_id, end_id=self.end_id)
 
-    def complete(self, requests: Sequence[Request], settings: SamplerSettings) -> list[Completion]:
-        """All completions, in the order of the requests, :data:`MAX_ROWS` at a time."""
+    def complete(
+        self, requests: Sequence[Request], settings: SamplerSettings,
+        on_step: Callable[[DenoisingStep], None] = lambda step: None,
+    ) -> list[Completion]:  # fmt: skip
+        """All completions, in the order of the requests, :data:`MAX_ROWS` at a time.
+
+        Args:
+            on_step: told every step; its row is the number of the request.
+        """
         completions = []
         for start in range(0, len(requests), MAX_ROWS):
             part = requests[start : start + MAX_ROWS]
             last: dict[int, DenoisingStep] = {}
             closest = [float("inf")] * len(part)
             for step in self.steps(part, settings):
+                on_step(replace(step, row=start + step.row))
                 last[step.row] = step
                 closest[step.row] = min(closest[step.row], step.closest)
             completions += [self.read(each, last[row], closest=closest[row]) for row, each in enumerate(part)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,10 @@ class Infiller:
     seed: int = 0
     max_gap: int = MAX_GAP
 
-    def fill(self, settings: SamplerSettings, *, num_samples: int = 1) -> list[Infilling]:
+    def fill(
+        self, settings: SamplerSettings, *, num_samples: int = 1,
+        on_step: Callable[[DenoisingStep], None] = lambda step: None,
+    ) -> list[Infilling]:  # fmt: skip
         """Samples, in order.
 
         Raises:
@@ -71,6 +74,7 @@ class Infiller:
         lengths = self.lengths(template)
         last: dict[int, DenoisingStep] = {}
         for step in self.steps(settings, lengths, num_samples=num_samples):
+            on_step(step)
             last[step.row] = step
         return [self.read(template, lengths, last[number]) for number in range(num_samples)]
 

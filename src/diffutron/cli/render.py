@@ -1,0 +1,83 @@
+"""``diffutron render TRACE``: the steps of a trace as one HTML page with a slider, loading nothing from anywhere."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from diffutron.cli.console import note
+from diffutron.cli.report import replace_file
+
+_PAGE = """<!doctype html>
+<html lang="tr">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  :root {{ color-scheme: light dark; }}
+  body {{ font: 17px/1.7 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
+  section {{ border-left: 3px solid #2a9d8f; margin: 1rem 0; padding: .2rem 1rem; white-space: pre-wrap; }}
+  .hidden {{ opacity: .35; }} .given {{ font-weight: 600; }}
+  .written {{ border-bottom: 3px solid hsl(calc(var(--sure) * 120) 65% 45%); }}
+  input {{ width: 100%; }}
+  small {{ opacity: .75; }}
+</style>
+<h1>{title}</h1>
+<p><label>Adım / Step <output id="number"></output><input id="step" type="range" min="1" value="1" step="1"></label></p>
+<div id="texts"></div>
+<p><small>Altı çizgili: modelin yazdığı; yeşil emin, kırmızı değil. Koyu: verilmiş. ░: henüz gizli.
+Underlined: written by the model, green where it was sure, red where not. Bold: given. ░: still hidden.</small></p>
+<script type="application/json" id="trace">{data}</script>
+<script>
+  const rows = JSON.parse(document.getElementById("trace").textContent);
+  const slider = document.getElementById("step"), texts = document.getElementById("texts");
+  slider.max = Math.max(...rows.map(row => row.length));
+  function show() {{
+    document.getElementById("number").textContent = slider.value + " / " + slider.max;
+    texts.replaceChildren(...rows.map(row => {{
+      const section = document.createElement("section");
+      for (const [text, sure] of row[Math.min(slider.value, row.length) - 1]) {{
+        const piece = document.createElement("span");
+        piece.textContent = text === null ? "░" : text;
+        piece.className = text === null ? "hidden" : sure === undefined ? "given" : "written";
+        if (sure !== undefined) {{
+          piece.style.setProperty("--sure", sure);
+          piece.title = (100 * sure).toFixed(1) + " %";
+        }}
+        section.append(piece);
+      }}
+      return section;
+    }}));
+  }}
+  slider.addEventListener("input", show);
+  show();
+</script>
+</html>
+"""
+
+
+def render(
+    trace: Annotated[Path, typer.Argument(help="A file that --trace wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The page; beside the trace unless given.")] = None,
+) -> None:
+    """Make a page with a step slider out of a trace."""
+    from diffutron.errors import DataError
+    from diffutron.generation.frames import read_trace
+
+    asked, frames = read_trace(trace)
+    if not frames:
+        raise DataError(f"the trace {trace} holds no step")
+    rows: dict[int, list[Any]] = {}
+    for frame in frames:
+        cells = [[cell.text] if cell.confidence is None else [cell.text, cell.confidence] for cell in frame.cells]
+        rows.setdefault(frame.row, []).append(cells)
+    path = out or trace.with_suffix(".html")
+    data = json.dumps(list(rows.values()), ensure_ascii=False).replace("<", "\\u003c")
+    page = _PAGE.format(title=escape(f"diffutron: {asked.get('model', trace.name)}"), data=data)
+    replace_file(path, page.encode("utf-8"))
+    note(f"{len(frames)} steps of {len(rows)} texts")
+    print(path)

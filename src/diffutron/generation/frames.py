@@ -1,0 +1,117 @@
+"""Denoising steps as people look at them: pieces of text, hidden, given, or written with a confidence."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from diffutron.errors import DataError, InputError
+from diffutron.generation.canvas import DenoisingStep
+from diffutron.generation.span_guide import surfaces
+from diffutron.tokens.codec import TextCodec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece.
+
+    Attributes:
+        text: with the space that it carries; None while it is hidden.
+        confidence: the probability with which it was written; None for what was given.
+    """
+
+    text: str | None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A row after a step."""
+
+    row: int
+    step: int
+    cells: tuple[Cell, ...]
+
+
+class Frames:
+    """Makes frames of the steps of some rows, which come in their order."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self.codec = codec
+        self._texts = surfaces(codec)
+        self._confidence: dict[int, dict[int, float]] = defaultdict(dict)
+
+    def frame(self, step: DenoisingStep) -> Frame:
+        known = self._confidence[step.row]
+        for position in step.hidden_again:
+            known.pop(position, None)
+        known.update(zip(step.committed, step.confidence, strict=True))
+        cells = []
+        for position, token in enumerate(step.tokens):
+            if token == self.codec.mask_id:
+                cells.append(Cell(None))
+            elif token < len(self._texts) and self._texts[token]:
+                cells.append(Cell(self._texts[token], known.get(position)))
+        if cells and cells[0].text is not None:
+            cells[0] = Cell(cells[0].text.lstrip(" "), cells[0].confidence)
+        return Frame(step.row, step.step, tuple(cells))
+
+
+class TraceFile:
+    """Writes frames as JSON lines while they come: first what was asked for, then a line for each step.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, asked: dict[str, Any]) -> None:
+        try:
+            self._file: IO[str] = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"the trace {path} cannot be written: {error.strerror}") from None
+        self._write({"format": FORMAT, **asked})
+
+    def add(self, frame: Frame) -> None:
+        cells = [
+            [each.text] if each.confidence is None else [each.text, round(each.confidence, 4)] for each in frame.cells
+        ]
+        self._write({"row": frame.row, "step": frame.step, "cells": cells})
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+def read_trace(path: Path) -> tuple[dict[str, Any], list[Frame]]:
+    """What was asked for, and the frames; a last line that was cut off is left out.
+
+    Raises:
+        DataError: no such file, or not a trace.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the trace {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        asked = json.loads(lines[0])
+        if asked["format"] != FORMAT:
+            raise DataError(f"the trace {path} has format {asked['format']}; this version reads {FORMAT}")
+        return asked, list(_frames(lines[1:-1]))
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise DataError(f"{path} is not a trace; diffutron generate --trace FILE writes one") from None
+
+
+def _frames(lines: Iterable[str]) -> Iterable[Frame]:
+    for line in lines:
+        found = json.loads(line)
+        cells = tuple(Cell(each[0], each[1] if len(each) > 1 else None) for each in found["cells"])
+        yield Frame(int(found["row"]), int(found["step"]), cells)
