@@ -73,13 +73,19 @@ class DiffusionLM:
     def _fast_generator(self) -> Generator:
         return Generator.of(self._loaded, self.codec, reading=FAST)
 
-    def fill(self, text: str, *, top_k: int = 5) -> list[Filled]:
+    def fill(
+        self, text: str, *, top_k: int = 5, targets: Sequence[str] | None = None, max_pieces: int = 1
+    ) -> list[Filled]:
         """The most probable ways to fill every ``[MASK]`` in ``text`` jointly, best first.
+
+        Args:
+            targets: rank these words for the text's one mask.
+            max_pieces: fill the text's one mask with whole words of up to so many pieces.
 
         Raises:
             InputError: the text has no mask, or is longer than the context.
         """
-        return fill_masks(self.denoiser, self.codec, text, top_k=top_k)
+        return fill_masks(self.denoiser, self.codec, text, top_k=top_k, targets=targets, max_pieces=max_pieces)
 
     def generate(
         self, prompt: str | Sequence[str] = "", *, max_new_tokens: int = 64, num_samples: int = 1, seed: int = 0,

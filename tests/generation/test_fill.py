@@ -111,3 +111,69 @@ def test_pieces_fit_the_space_before_the_mask():
 def test_text_that_cannot_be_filled_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         fill(tiny_denoiser(), CODEC, text)
+
+
+def test_targets_of_several_pieces_are_scored_by_the_chain_of_their_pieces():
+    denoiser = tiny_denoiser()
+    ways = fill(denoiser, CODEC, "Ankara [MASK] evde.", targets=["güzel", "okul", "zürafa"])
+    assert {way.text for way in ways} == {f"Ankara {word} evde." for word in ("güzel", "okul", "zürafa")}
+    long = next(way for way in ways if "zürafa" in way.text)
+    template = parse_template("Ankara [MASK] evde.")
+    pieces = CODEC.encode("zürafa")
+    assert len(pieces) > 1
+    ids, [gap] = template.row(CODEC, [len(pieces)])
+    row, left, total = torch.tensor([ids]), dict(zip(gap, pieces, strict=True)), 0.0
+    everywhere = torch.ones_like(row, dtype=torch.bool)
+    while left:
+        with torch.no_grad():
+            log_probs = denoiser(row, attention_mask=everywhere, where=everywhere).double().log_softmax(-1)
+        surest = max(left, key=lambda position: float(log_probs[position, left[position]]))
+        total += float(log_probs[surest, left[surest]])
+        row[0, surest] = left.pop(surest)
+    assert long.score == pytest.approx(math.exp(total), rel=1e-4)
+
+
+def test_whole_words_are_words_and_the_best_piece_is_among_them():
+    denoiser = tiny_denoiser()
+    ways = fill(denoiser, CODEC, "Ankara [MASK] evde.", top_k=48, max_pieces=3)
+    for way in ways:
+        word = way.text.removeprefix("Ankara ").removesuffix(" evde.")
+        assert word == "".join(way.tokens)
+        assert word
+        assert " " not in word
+        assert all(token.isalpha() for token in way.tokens[1:])
+    assert {len(way.tokens) for way in ways} == {1, 2, 3}
+    single = [way for way in ways if len(way.tokens) == 1]
+    assert single[0] == fill(denoiser, CODEC, "Ankara [MASK] evde.", top_k=1)[0]
+
+
+@pytest.mark.parametrize("wanted", [{"targets": ["ev"]}, {"max_pieces": 2}])
+def test_words_are_for_one_mask(wanted):
+    with pytest.raises(InputError, match="not 2"):
+        fill(tiny_denoiser(), CODEC, "[MASK] ve [MASK]", **wanted)
+
+
+def test_joint_filling_is_likelier_than_independent_filling():
+    """Each mask's best piece by itself, against the two together, under the same chain of conditionals."""
+    denoiser, gains = tiny_denoiser(), []
+    for text in ("Ankara [MASK] [MASK] evde.", "[MASK] [MASK] okul", "ev [MASK] [MASK] kitap", "Dün [MASK] ve [MASK]."):
+        ids, masks = row_of(text)
+        usable = [
+            index for index in range(len(CODEC))
+            if CODEC.starts_word[index] and index not in CODEC.special_ids and index not in CODEC.blank_ids
+        ]  # fmt: skip
+        hidden = log_probs_of(denoiser, ids)
+        singly = {mask: max(usable, key=lambda index: float(hidden[mask, index])) for mask in masks}
+        first, second = sorted(masks, key=lambda mask: -float(hidden[mask, usable].max()))
+        chain = float(hidden[first, singly[first]])
+        filled = [singly[first] if position == first else token for position, token in enumerate(ids)]
+        chain += float(log_probs_of(denoiser, filled)[second, singly[second]])
+        gains.append(math.log(fill(denoiser, CODEC, text, top_k=1)[0].score) - chain)
+    assert min(gains) > -1e-4
+    assert max(gains) > 0.01
+
+
+def log_probs_of(denoiser, ids):
+    everywhere = torch.ones(1, len(ids), dtype=torch.bool)
+    with torch.no_grad():
+        return denoiser(torch.tensor([ids]), attention_mask=everywhere, where=everywhere).double().log_softmax(-1)

@@ -13,6 +13,8 @@ def fill(
     text: Annotated[str, typer.Argument(help="A text with one or more [MASK].")],
     model: ModelOption = "mini",
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many ways to fill it.")] = 5,
+    targets: Annotated[str | None, typer.Option(help="ONE,OTHER: rank these words for the one mask.")] = None,
+    max_pieces: Annotated[int, typer.Option(help="Fill the one mask with whole words of up to so many pieces.")] = 1,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
@@ -26,7 +28,8 @@ def fill(
         raise InputError(f"the text has no mask: {text[:60]!r}; put [MASK] where a word is to be filled in")
     from diffutron.api import load
 
-    ways = load(model).fill(text, top_k=top_k)
+    wanted = None if targets is None else [each for each in targets.split(",") if each.strip()]
+    ways = load(model).fill(text, top_k=top_k, targets=wanted, max_pieces=max_pieces)
     if json:
         print_json([{"text": way.text, "tokens": list(way.tokens), "score": way.score} for way in ways])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,32 +37,96 @@ class _Beam:
     open: tuple[int, ...]
 
 
-def fill(denoiser: Denoiser, codec: TextCodec, text: str, *, top_k: int = 5, beams: int = 16) -> list[Filled]:
+def fill(
+    denoiser: Denoiser, codec: TextCodec, text: str, *, top_k: int = 5, beams: int = 16,
+    targets: Sequence[str] | None = None, max_pieces: int = 1,
+) -> list[Filled]:  # fmt: skip
     """The most probable ways to fill every ``[MASK]`` in ``text``, best first.
 
     A beam search over fills: at each step a beam fills its most certain mask, so sure masks guide unsure ones. With one
     mask this is the plain ranking of the vocabulary.
 
+    Args:
+        targets: rank these words for the text's one mask, of however many pieces, and nothing else.
+        max_pieces: fill the text's one mask with whole words of up to so many pieces. The score of a word is its
+            probability among those of its length; lengths count as equally likely.
+
     Raises:
-        InputError: no mask, too many tokens, or ``top_k`` below 1.
+        InputError: no mask, too many tokens, ``top_k`` below 1, or several masks where one is wanted.
     """
     if top_k < 1:
         raise InputError(f"--top-k must be at least 1, not {top_k}")
+    if max_pieces < 1:
+        raise InputError(f"a word has at least 1 piece, not {max_pieces}")
     template = parse_template(text, gap=MASK)
-    ids, gaps = template.row(codec, [1] * len(template.lengths))
-    check_length(len(ids), denoiser.max_positions)
-    masks = tuple(gap[0] for gap in gaps)
-    allowed = _allowed(template, codec, _vocabulary(denoiser))
-    width = max(beams, top_k)
-    front = [_Beam(0.0, ids, masks)]
-    for _ in masks:
-        # Two orders may reach one fill; the better way to it stays.
-        best: dict[tuple[int, ...], _Beam] = {}
-        for beam in _expand(denoiser, front, masks, allowed, width):
-            if beam.ids not in best or beam.log_prob > best[beam.ids].log_prob:
-                best[beam.ids] = beam
-        front = sorted(best.values(), key=lambda beam: (-beam.log_prob, beam.ids))[:width]
-    return [_read(beam, template, masks, codec) for beam in front[:top_k]]
+    search = _Search(denoiser, codec, template, max(beams, top_k))
+    if targets is None and max_pieces == 1:
+        return search.pieces()[:top_k]
+    if len(template.lengths) > 1:
+        raise InputError(f"targets and whole words are for a text with one [MASK], not {len(template.lengths)}")
+    found = search.targets(targets) if targets is not None else search.words(max_pieces)
+    return sorted(found, key=lambda way: -way.score)[:top_k]
+
+
+@dataclass(frozen=True)
+class _Search:
+    denoiser: Denoiser
+    codec: TextCodec
+    template: Template
+    width: int
+
+    def pieces(self) -> list[Filled]:
+        """A piece for each mask."""
+        return self._ways([1] * len(self.template.lengths), _allowed(self.template, self.codec, self._vocabulary))
+
+    def words(self, max_pieces: int) -> list[Filled]:
+        """Words of one to so many pieces: the first begins a word, the others are letters that continue it."""
+        first = _allowed(self.template, self.codec, self._vocabulary)
+        letters = torch.zeros(self._vocabulary, dtype=torch.bool)
+        for index, text in enumerate(self.codec.piece_texts[: self._vocabulary]):
+            letters[index] = text.isalpha() and not self.codec.starts_word[index]
+        letters &= _text_pieces(self.codec, self._vocabulary)
+        ways = list[Filled]()
+        for length in range(1, max_pieces + 1):
+            ways += self._ways([length], torch.cat([first, letters.expand(length - 1, -1)]))
+        return ways
+
+    def targets(self, words: Sequence[str]) -> list[Filled]:
+        ways = list[Filled]()
+        for word in words:
+            begins = self.template.begins_word[0]
+            ids = self.codec.encode(word.strip()) if begins else self.codec.encode_glued(word.strip())
+            if not ids or self.codec.unk_id in ids:
+                raise InputError(f"the vocabulary cannot spell the target {word!r}")
+            only = torch.zeros(len(ids), self._vocabulary, dtype=torch.bool)
+            only[range(len(ids)), ids] = True
+            ways += self._ways([len(ids)], only)
+        return ways
+
+    def _ways(self, lengths: list[int], allowed: Tensor) -> list[Filled]:
+        ids, gaps = self.template.row(self.codec, lengths)
+        check_length(len(ids), self.denoiser.max_positions)
+        masks = tuple(position for gap in gaps for position in gap)
+        front = [_Beam(0.0, ids, masks)]
+        for _ in masks:
+            # Two orders may reach one fill; the better way to it stays.
+            best: dict[tuple[int, ...], _Beam] = {}
+            for beam in _expand(self.denoiser, front, masks, allowed, self.width):
+                if beam.ids not in best or beam.log_prob > best[beam.ids].log_prob:
+                    best[beam.ids] = beam
+            front = sorted(best.values(), key=lambda beam: (-beam.log_prob, beam.ids))[: self.width]
+        return [self._read(beam, gaps) for beam in front]
+
+    def _read(self, beam: _Beam, gaps: Sequence[Sequence[int]]) -> Filled:
+        codec, parts = self.codec, self.template.parts
+        pieces = tuple(codec.piece_text(beam.ids[position]) for gap in gaps for position in gap)
+        fills = ["".join(codec.piece_text(beam.ids[position]) for position in gap) for gap in gaps]
+        text = parts[0] + "".join(fill + part for fill, part in zip(fills, parts[1:], strict=True))
+        return Filled(text, pieces, math.exp(beam.log_prob))
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.denoiser.model.config.vocab_size)
 
 
 @torch.inference_mode()
@@ -90,10 +155,7 @@ def _expand(denoiser: Denoiser, front: list[_Beam], masks: tuple[int, ...], allo
 
 def _allowed(template: Template, codec: TextCodec, vocabulary: int) -> Tensor:
     """For each mask, which pieces may stand there: text only, and a new word only where a space comes before."""
-    text = torch.ones(vocabulary, dtype=torch.bool)
-    text[[index for index in codec.special_ids if index < vocabulary]] = False
-    text[[index for index in codec.blank_ids if index < vocabulary]] = False
-    text[len(codec.starts_word) :] = False
+    text = _text_pieces(codec, vocabulary)
     starts = torch.zeros(vocabulary, dtype=torch.bool)
     known = min(vocabulary, len(codec.starts_word))
     starts[:known] = torch.from_numpy(codec.starts_word[:known])
@@ -104,11 +166,9 @@ def _allowed(template: Template, codec: TextCodec, vocabulary: int) -> Tensor:
     return torch.stack(rows)
 
 
-def _read(beam: _Beam, template: Template, masks: tuple[int, ...], codec: TextCodec) -> Filled:
-    pieces = tuple(codec.piece_text(beam.ids[position]) for position in masks)
-    text = template.parts[0] + "".join(piece + part for piece, part in zip(pieces, template.parts[1:], strict=True))
-    return Filled(text, pieces, math.exp(beam.log_prob))
-
-
-def _vocabulary(denoiser: Denoiser) -> int:
-    return int(denoiser.model.config.vocab_size)
+def _text_pieces(codec: TextCodec, vocabulary: int) -> Tensor:
+    text = torch.ones(vocabulary, dtype=torch.bool)
+    text[[index for index in codec.special_ids if index < vocabulary]] = False
+    text[[index for index in codec.blank_ids if index < vocabulary]] = False
+    text[len(codec.starts_word) :] = False
+    return text
