@@ -34,4 +34,4 @@ def fill(
         print_json([{"text": way.text, "tokens": list(way.tokens), "score": way.score} for way in ways])
     else:
         for way in ways:
-            print(f"{way.score:8.4f}  {way.text}")
+            print(f"{way.score:8.3g}  {way.text}")
