@@ -32,7 +32,9 @@ from diffutron.generation import (
     Infilling,
     PieceBias,
     Request,
+    Rewritten,
     SamplerSettings,
+    rewrite,
 )
 from diffutron.generation import fill as fill_masks
 from diffutron.generation.infill import MAX_GAP
@@ -131,6 +133,23 @@ class DiffusionLM:
         generator = self._fast_generator if fast else self._generator
         infiller = Infiller(generator, text, constraints or {}, seed, max_gap)
         return infiller.fill(settings, num_samples=num_samples, on_step=on_step)
+
+    def rewrite(
+        self, draft: str, *, share: float = 0.15, seed: int = 0, fast: bool = False,
+        on_step: Callable[[DenoisingStep], None] = lambda step: None, **sampler: Any,
+    ) -> Rewritten:  # fmt: skip
+        """Draw the weakest words of a draft again; a change that makes the text less likely is not made.
+
+        Args:
+            share: of the words, the weakest so many.
+
+        Raises:
+            InputError: an empty draft, or one that is longer than the context.
+            RecipeError: an unknown sampler setting.
+        """
+        settings = check(sampler, SamplerSettings, place="rewrite")
+        generator = self._fast_generator if fast else self._generator
+        return rewrite(generator, draft, settings, share=share, seed=seed, on_step=on_step)
 
     def stream(
         self, prompt: str = "", *, max_new_tokens: int = 64, seed: int = 0, **sampler: Any

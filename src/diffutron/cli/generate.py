@@ -15,6 +15,7 @@ from diffutron.cli.console import (
     SeedOption,
     TraceOption,
     WatchOption,
+    note,
     print_json,
 )
 from diffutron.cli.watch import Watcher
@@ -53,6 +54,10 @@ def generate(
     syllables: Annotated[int | None, typer.Option(help="So many syllables in every line (hece).")] = None,
     words: Annotated[int | None, typer.Option(help="So many words in every line.")] = None,
     lines: Annotated[int | None, typer.Option(help="With --syllables or --words: so many lines.")] = None,
+    revise: Annotated[
+        bool, typer.Option("--revise", help="The prompt is a draft: draw its weakest words again.")
+    ] = False,
+    share: Annotated[float, typer.Option(help="With --revise: of the words, the weakest so many.")] = 0.15,
     num_samples: Annotated[int, typer.Option(help="Texts for each prompt.")] = 1,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line (.txt) or JSONL.")] = None,
     fast: FastOption = False,
@@ -78,6 +83,11 @@ def generate(
     check(settings, SamplerSettings, place="generate")  # before the model is loaded
     wanted = {**dict.fromkeys(forbid or (), float("-inf")), **dict(map(_bias, bias or ()))}
 
+    if revise and (contains or regex or letters or syllables or words or wanted or num_samples != 1):
+        raise InputError(
+            "--revise keeps a draft as it is but for its weakest words; it goes with no constraint, no bias "
+            "and one sample"
+        )
     constraints = _constraints(contains, inflected, regex, letters, syllables, words, lines)
 
     from diffutron.api import load
@@ -86,6 +96,12 @@ def generate(
     with Watcher(
         loaded.codec, watch=watch, trace=trace, asked={"model": model, "prompts": asked, **settings}
     ) as watcher:
+        if revise:
+            drafts = [
+                loaded.rewrite(each, share=share, seed=seed, fast=fast, on_step=watcher, **settings) for each in asked
+            ]
+            show_rewritten(drafts, as_json=json)
+            return
         completions = loaded.generate(
             asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted,
             constraints=constraints, fast=fast, on_step=watcher, **settings,
@@ -123,6 +139,17 @@ def show(completions: list[Any], *, as_json: bool) -> None:
         if number:
             print("---")
         print(completion.text)
+
+
+def show_rewritten(drafts: list[Any], *, as_json: bool) -> None:
+    """The texts on stdout, what changed on stderr."""
+    if as_json:
+        print_json([each.as_dict() for each in drafts])
+        return
+    for each in drafts:
+        print(each.text)
+        note(each.diff if each.changes else "nothing was changed")
+        note(f"log probability of a word: {each.score_before:.3f} before, {each.score_after:.3f} after")
 
 
 def _bias(given: str) -> tuple[str, float]:

@@ -7,10 +7,11 @@ from diffutron.generation.generate import Completion, Generator, Request
 from diffutron.generation.infill import Infiller, Infilling
 from diffutron.generation.piece_bias import PieceBias
 from diffutron.generation.reader import EXACT, FAST, DenoiserReader, Look, Reader, ReaderSettings
+from diffutron.generation.rewrite import Rewritten, rewrite
 from diffutron.generation.sampler import SamplerSettings, denoise
 
 __all__ = [
     "EXACT", "FAST", "Canvas", "Choice", "Completion", "Constraint", "Contains", "DenoiserReader", "DenoisingStep",
     "Filled", "Generator", "Guide", "Infiller", "Infilling", "Letters", "Look", "PieceBias", "Reader", "ReaderSettings",
-    "Regex", "Request", "SamplerSettings", "Syllables", "Words", "denoise", "fill",
+    "Regex", "Request", "Rewritten", "SamplerSettings", "Syllables", "Words", "denoise", "fill", "rewrite",
 ]  # fmt: skip

@@ -1,0 +1,138 @@
+"""Rewrite a draft: the words that the model finds least likely are hidden and drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from diffutron.corpus.draws import text_digest
+from diffutron.errors import InputError
+from diffutron.generation.canvas import Canvas, DenoisingStep
+from diffutron.generation.constraints import Regex
+from diffutron.generation.generate import Generator
+from diffutron.generation.sampler import SamplerSettings, denoise
+from diffutron.generation.word_rows import WordRows, ids_of, places
+
+
+@dataclass(frozen=True)
+class Change:
+    """A word that was replaced, and by how many nats the text became more likely."""
+
+    start: int
+    before: str
+    after: str
+    gain: float
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A draft and what became of it.
+
+    Attributes:
+        changes: in order; ``start`` counts in the draft.
+        score_before: log probability of the draft's words, each given the rest, per word.
+        score_after: of the text's.
+    """
+
+    draft: str
+    text: str
+    changes: tuple[Change, ...]
+    score_before: float
+    score_after: float
+
+    def as_dict(self) -> dict[str, object]:
+        changes = [{"start": each.start, "before": each.before, "after": each.after, "gain": round(each.gain, 4)}
+                   for each in self.changes]  # fmt: skip
+        return {"text": self.text, "changes": changes, "score_before": self.score_before,
+                "score_after": self.score_after}  # fmt: skip
+
+    @property
+    def diff(self) -> str:
+        """The draft with ``[-what went-]{+what came+}``."""
+        return apply(self.draft, [(each.start, each.before, f"[-{each.before}-]{{+{each.after}+}}")
+                                  for each in self.changes])  # fmt: skip
+
+
+def rewrite(
+    generator: Generator, draft: str, settings: SamplerSettings, *, share: float = 0.15, seed: int = 0,
+    on_step: Callable[[DenoisingStep], None] = lambda step: None,
+) -> Rewritten:  # fmt: skip
+    """Redraw the weakest words of a draft; a change that makes the text less likely is not made.
+
+    Args:
+        share: of the words, the weakest so many.
+
+    Raises:
+        InputError: an empty draft, or one that is longer than the model reads; ``share`` outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"the share of words to draw again must be above 0 and at most 1, not {share}")
+    codec = generator.codec
+    found = places(draft, codec)
+    if not found:
+        raise InputError("the draft is empty; give a text to rewrite")
+    gaps, words = [each.gap for each in found], [ids_of(each.text, codec, first=not n) for n, each in enumerate(found)]
+    length = 2 + sum(map(len, gaps)) + sum(map(len, words))
+    if length > generator.denoiser.max_positions:
+        raise InputError(f"the draft has {length} tokens, but the model reads at most "
+                         f"{generator.denoiser.max_positions}; shorten it")  # fmt: skip
+    rows = WordRows(generator.reader, codec)
+
+    def scores(given: Sequence[tuple[int, ...]]) -> list[float]:
+        return [each[0] for each in rows.log_probs(gaps, given, [[word] for word in given])]
+
+    now = scores(words)
+    before = sum(now)
+    per_piece = [score / len(word) for score, word in zip(now, words, strict=True)]
+    weak = sorted(range(len(words)), key=lambda index: per_piece[index])[: max(1, round(share * len(words)))]
+    changes, current, total = list[Change](), list(words), before
+    drawn = _draw(generator, gaps, words, sorted(weak), settings, (seed, text_digest(draft)), on_step)
+    for index in weak:
+        tried = [drawn[index] if place == index else word for place, word in enumerate(current)]
+        if tried == current:
+            continue
+        score = sum(scores(tried))
+        if score > total:
+            text = codec.decode(drawn[index]).strip()
+            changes.append(Change(found[index].start, found[index].text, text, score - total))
+            current, total = tried, score
+    changes.sort(key=lambda each: each.start)
+    text = apply(draft, [(each.start, each.before, each.after) for each in changes])
+    return Rewritten(draft, text, tuple(changes), before / len(words), total / len(words))
+
+
+def apply(text: str, changes: Sequence[tuple[int, str, str]]) -> str:
+    """The text with what stands at each start replaced; starts ascend."""
+    parts, end = list[str](), 0
+    for start, before, after in changes:
+        parts += [text[end:start], after]
+        end = start + len(before)
+    return "".join(parts) + text[end:]
+
+
+def _draw(
+    generator: Generator, gaps: Sequence[tuple[int, ...]], words: Sequence[tuple[int, ...]], weak: Sequence[int],
+    settings: SamplerSettings, key: tuple[int, ...], on_step: Callable[[DenoisingStep], None],
+) -> dict[int, tuple[int, ...]]:  # fmt: skip
+    """The weak words drawn again together, each a word of as many pieces."""
+    codec, row, spans = generator.codec, [generator.codec.start_id], dict[int, tuple[int, ...]]()
+    for index, (gap, word) in enumerate(zip(gaps, words, strict=True)):
+        row += gap
+        if index in set(weak):
+            spans[index] = tuple(range(len(row), len(row) + len(word)))
+            row += [codec.mask_id] * len(word)
+        else:
+            row += word
+    row.append(codec.end_id)
+    guides = tuple(
+        generator.keep((Regex(r"\S+"),), span, begins=None if index == 0 and not codec.marks_first_word else True)
+        for index, span in spans.items()
+    )
+    free = tuple(position for span in spans.values() for position in span)
+    canvas = Canvas(tuple(row), free, key=key, guides=guides)
+    for step in denoise(generator.reader, [canvas], settings, mask_id=codec.mask_id):
+        on_step(step)
+    return {
+        index: words[index] if step.failed else tuple(step.tokens[position] for position in span)
+        for index, span in spans.items()
+    }

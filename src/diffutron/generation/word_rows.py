@@ -1,0 +1,117 @@
+"""A text as a row of words: what the denoiser thinks of a word, or of others in its place, given all the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+
+from diffutron.generation.reader import Look, Reader
+from diffutron.tokens.codec import TextCodec
+
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a word stands in a text.
+
+    Attributes:
+        gap: ids of what stands before it, where that is more than a space: a newline.
+    """
+
+    start: int
+    end: int
+    text: str
+    gap: tuple[int, ...]
+
+
+def places(text: str, codec: TextCodec) -> list[Place]:
+    """The words of a text: what stands between spaces, punctuation included."""
+    found, end = list[Place](), 0
+    for match in _WORD.finditer(text):
+        between = text[end : match.start()]
+        gap = tuple(codec.encode("\n")) if "\n" in between else ()
+        found.append(Place(match.start(), match.end(), match.group(), gap))
+        end = match.end()
+    return found
+
+
+def ids_of(word: str, codec: TextCodec, *, first: bool = False) -> tuple[int, ...]:
+    """The pieces of a word inside a text."""
+    marked = word if first or codec.marks_first_word or codec.is_wordpiece else " " + word
+    return tuple(codec.encode(marked))
+
+
+@dataclass(frozen=True)
+class WordRows:
+    """Reads log probabilities of words in a window of a text.
+
+    Args:
+        apart: so many words from one hidden word to the next; each pass hides as many words as that allows.
+        rows: at most so many rows in a call.
+    """
+
+    reader: Reader
+    codec: TextCodec
+    apart: int = 6
+    rows: int = 16
+
+    def log_probs(
+        self, gaps: Sequence[tuple[int, ...]], words: Sequence[tuple[int, ...]],
+        candidates: Sequence[Sequence[tuple[int, ...]]],
+    ) -> list[list[float]]:  # fmt: skip
+        """For each word, the log probability of each candidate in its place, its pieces all hidden.
+
+        Args:
+            gaps: what stands before each word.
+            words: the pieces of each word as it is.
+            candidates: pieces that might stand there instead; a word without any is never hidden.
+        """
+        found = [[0.0] * len(each) for each in candidates]
+        rows = list(self._rows(words, candidates))
+        for start in range(0, len(rows), self.rows):
+            part = rows[start : start + self.rows]
+            looks, asked = list[Look](), list[tuple[int, int, tuple[int, ...]]]()
+            for number, hidden in enumerate(part):
+                row, where = [self.codec.start_id], list[int]()
+                for index, (gap, word) in enumerate(zip(gaps, words, strict=True)):
+                    row += gap
+                    if index in hidden:
+                        length = hidden[index]
+                        span = tuple(range(len(row), len(row) + length))
+                        where += span
+                        asked.append((number, index, span))
+                        row += [self.codec.mask_id] * length
+                    else:
+                        row += word
+                row.append(self.codec.end_id)
+                looks.append(Look(number, row, where, where))
+            self.reader.start()
+            logits = self.reader.read(looks)
+            total = logits.logsumexp(dim=-1)
+            line = 0
+            for _, index, span in asked:
+                lines = torch.arange(line, line + len(span))
+                line += len(span)
+                for choice, ids in enumerate(candidates[index]):
+                    if len(ids) == len(span):
+                        values = logits[lines, torch.tensor(ids)] - total[lines]
+                        found[index][choice] = float(values.sum())
+        return found
+
+    def _rows(
+        self, words: Sequence[tuple[int, ...]], candidates: Sequence[Sequence[tuple[int, ...]]]
+    ) -> Iterator[dict[int, int]]:
+        """Words to hide together, and with how many pieces each; every length of a word's candidates once."""
+        asked = [index for index in range(len(words)) if candidates[index]]
+        for first in range(self.apart):
+            lengths = [
+                [(index, length) for length in sorted({len(ids) for ids in candidates[index]})]
+                for index in asked if index % self.apart == first
+            ]  # fmt: skip
+            for together in zip_longest(*lengths):
+                yield dict(each for each in together if each is not None)
