@@ -135,6 +135,20 @@ class TextCodec:
         )
         return [text.removeprefix("##") for text in texts] if self.is_wordpiece else texts
 
+    def log_frequency(self, ids: Sequence[int]) -> float:
+        """How frequent pieces are, as far as the vocabulary says: the sum of their Unigram scores, in nats; of other
+        vocabularies, less for every piece."""
+        return float(self._piece_scores[list(ids)].sum())
+
+    @cached_property
+    def _piece_scores(self) -> NDArray[np.float64]:
+        model = json.loads(self._encoder.to_str())["model"]
+        size = max(len(self), len(self.starts_word))
+        scores = np.full(size, -10.0)
+        if model["type"] == "Unigram":
+            scores[: len(model["vocab"])] = [score for _, score in model["vocab"]]
+        return scores
+
     @cached_property
     def is_wordpiece(self) -> bool:
         """Whether pieces say that they continue a word, and nothing says where spaces were."""
