@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ from diffutron.generation import (
 )
 from diffutron.generation import fill as fill_masks
 from diffutron.generation.infill import MAX_GAP
+from diffutron.generation.restore import Restored, Restorer
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
 from diffutron.text import normalise
@@ -150,6 +151,21 @@ class DiffusionLM:
         settings = check(sampler, SamplerSettings, place="rewrite")
         generator = self._fast_generator if fast else self._generator
         return rewrite(generator, draft, settings, share=share, seed=seed, on_step=on_step)
+
+    def restore(
+        self, text: str, *, faults: Collection[str] = ("letters",), confidence: float = 0.9, fast: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Restored:  # fmt: skip
+        """Mend a text that was typed without Turkish letters, in haste (``typing``), or read by a scanner (``ocr``).
+
+        Args:
+            confidence: a word is changed only if the change is at least so probable.
+
+        Raises:
+            InputError: an unknown fault, or a confidence that is none.
+        """
+        generator = self._fast_generator if fast else self._generator
+        return Restorer(generator, frozenset(faults), confidence).restore(text, on_progress)
 
     def stream(
         self, prompt: str = "", *, max_new_tokens: int = 64, seed: int = 0, **sampler: Any

@@ -21,6 +21,7 @@ from diffutron.cli import (
     merge,
     recipes,
     render,
+    restore,
     train,
     trim,
 )
@@ -38,6 +39,7 @@ app.command("fill")(fill.fill)
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
 app.command("render")(render.render)
+app.command("restore")(restore.restore)
 app.command("merge")(merge.merge)
 app.command("trim")(trim.trim)
 app.command("estimate")(estimate.estimate)

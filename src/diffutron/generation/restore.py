@@ -8,9 +8,8 @@ says how sure a word is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from diffutron.generation.rewrite import apply
 from diffutron.generation.word_rows import Place, WordRows, ids_of, places
 from diffutron.text.variants import marked_variants, misread, num_ambiguous, slips
 
-Fault = Literal["letters", "typing", "ocr"]
+FAULTS = frozenset({"letters", "typing", "ocr"})
 MODEL_WEIGHT, PIECE_WEIGHT = 0.5, 0.5
 MARKED_SHARE = 0.33
 """of the letters that can have a mark, as many have one in Turkish text"""
@@ -67,6 +66,17 @@ class Restored:
         return apply(self.before, shown)
 
 
+def check_faults(faults: Collection[str], confidence: float) -> None:
+    """Raises:
+    InputError: an unknown fault, or a confidence that is none.
+    """
+    unknown = sorted(set(faults) - FAULTS)
+    if unknown or not faults:
+        raise InputError(f"faults are {', '.join(sorted(FAULTS))}, not {', '.join(unknown) or 'nothing'}")
+    if not 0 <= confidence < 1:
+        raise InputError(f"the confidence must be at least 0 and below 1, not {confidence}")
+
+
 @dataclass
 class _Word:
     place: Place
@@ -91,17 +101,13 @@ class Restorer:
     """
 
     generator: Generator
-    faults: frozenset[Fault] = frozenset({"letters"})
+    faults: frozenset[str] = frozenset({"letters"})
     confidence: float = 0.9
     most: int = 8
     window: int = 192
 
     def __post_init__(self) -> None:
-        if not 0 <= self.confidence < 1:
-            raise InputError(f"the confidence must be at least 0 and below 1, not {self.confidence}")
-        unknown = sorted(self.faults - {"letters", "typing", "ocr"})
-        if unknown or not self.faults:
-            raise InputError(f"faults are letters, typing and ocr, not {', '.join(unknown) or 'nothing'}")
+        check_faults(self.faults, self.confidence)
 
     def restore(self, text: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Restored:
         """Restore a text; what stands between words stays."""
