@@ -7,9 +7,9 @@ import typer
 
 from diffutron.cli.quality import generation
 from diffutron.errors import InputError
-from diffutron.evaluation import spelling
 from diffutron.model import load_model
 from diffutron.testing import TINY_TEXTS, tiny_folder
+from diffutron.text import spelling
 from diffutron.tokens.codec import TextCodec
 
 app = typer.Typer()

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from diffutron.corpus import language
 from diffutron.corpus.filters import FilterSettings, TextView, build_filters
 from diffutron.corpus.language import LanguageFilter, pieces
-from diffutron.corpus.quality import looks_turkish
 from diffutron.corpus.repetition import RepetitionFilter, Runs
 from diffutron.errors import DataError
 from diffutron.recipe import check
+from diffutron.text.spelling import looks_turkish
 
 TURKISH = (
     "Köyün girişindeki çınarın altında her akşam aynı kişiler toplanırdı. Muhtar çayını karıştırırken yağmurun "

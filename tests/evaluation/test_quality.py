@@ -9,11 +9,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from diffutron.errors import DataError, InputError, ModelError
-from diffutron.evaluation import spelling
 from diffutron.evaluation.judge import Judge, load_judge
 from diffutron.evaluation.quality import NotMeasured, Score, equally_long, text_quality, without_cut_word
-from diffutron.evaluation.spelling import Dictionary, NoDictionary, open_dictionary
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_tokenizer
+from diffutron.text import spelling
+from diffutron.text.spelling import Dictionary, NoDictionary, open_dictionary
 from diffutron.text.words import words
 
 CODEC = tiny_codec()

@@ -42,6 +42,10 @@ def generate(
     ] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.2,
     no_repeat_ngram: Annotated[int, typer.Option(help="No run of so many tokens twice; 0 allows it.")] = 3,
+    well_formed: Annotated[float, typer.Option(help="Above 0: nats against pieces that break a Turkish word.")] = 0.0,
+    dictionary: Annotated[
+        Path | None, typer.Option(metavar="FILE.dic", help="For --well-formed: a Hunspell dictionary.")
+    ] = None,
     guidance: Annotated[float, typer.Option(help="Above 0: hold more to the prompt; twice the work.")] = 0.0,
     forbid: Annotated[list[str] | None, typer.Option(help="A piece that may not be written; repeatable.")] = None,
     bias: Annotated[
@@ -78,6 +82,7 @@ def generate(
     settings = {
         "steps": steps, "block_length": block_length, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "order": order, "pace": pace, "revision": revision, "guidance": guidance,
+        "well_formed": well_formed, "dictionary": dictionary,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
     check(settings, SamplerSettings, place="generate")  # before the model is loaded

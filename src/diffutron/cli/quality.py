@@ -14,9 +14,9 @@ from diffutron.cli.generate import read_prompts
 
 if TYPE_CHECKING:
     from diffutron.evaluation.quality import NotMeasured, Score, TextQuality
-    from diffutron.evaluation.spelling import Dictionary
     from diffutron.generation import Completion, SamplerSettings
     from diffutron.model import Loaded
+    from diffutron.text.spelling import Dictionary
 
 ROWS = (
     ("words", "words a text", ".1f"),
@@ -126,7 +126,7 @@ def generation(
 
 def _dictionary(path: Path | None) -> Dictionary | NotMeasured:
     from diffutron.evaluation.quality import NotMeasured
-    from diffutron.evaluation.spelling import NoDictionary, open_dictionary
+    from diffutron.text.spelling import NoDictionary, open_dictionary
 
     try:
         return open_dictionary(path)

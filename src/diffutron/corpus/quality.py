@@ -13,6 +13,7 @@ from diffutron.corpus.view import TextView
 from diffutron.errors import DataError
 from diffutron.recipe import Settings
 from diffutron.text import upper_tr
+from diffutron.text.spelling import looks_turkish
 
 STOP_WORDS = "ve bir olarak bu ile için olan da de tarafından yılında sonra en daha ilk"
 
@@ -20,15 +21,6 @@ _CLOSING = "\"'”’»)]* "
 _ENDS = (".", "!", "?", "…", ":", ";")
 
 _SAMPLE, _SURE = 40, 0.2
-
-_VOWEL, _CONSONANT = "aeıioöuüâîû", "bcçdfgğhjklmnprsştvyz"
-# A word has a vowel, at most two consonants at its ends and three inside (Türkçe, kontrol, ilginçtir), and at most two
-# vowels in a row (saat, matbaa); a suffix may follow an apostrophe.
-_STEM = (
-    rf"[{_CONSONANT}]{{0,2}}(?:[{_VOWEL}]{{1,2}}[{_CONSONANT}]{{1,3}})*(?:[{_VOWEL}]{{1,2}}|(?<=[{_VOWEL}])"
-    rf"[{_CONSONANT}]{{1,2}}|(?<=[{_VOWEL}][{_CONSONANT}])[{_CONSONANT}]?|(?<=[{_VOWEL}][{_CONSONANT}]{{2}}))"
-)
-_TURKISH_WORD = re.compile(rf"(?!ğ){_STEM}(?:['’-]{_STEM})*")
 
 
 class LineSettings(Settings):
@@ -143,16 +135,6 @@ class ValidWordFilter:
     def _share(self, words: list[str]) -> float:
         words = [word for word in words if not word[0].isdecimal()]
         return sum(map(self._knows, words)) / len(words) if words else 0.0
-
-
-@lru_cache(maxsize=1 << 17)
-def looks_turkish(word: str) -> bool:
-    """Whether a word in lower case has only Turkish letters, in an order that Turkish allows.
-
-    >>> [looks_turkish(word) for word in ("ağaçların", "ankara'nın", "kontrol", "ctrl", "window", "grrrl")]
-    [True, True, True, False, False, False]
-    """
-    return _TURKISH_WORD.fullmatch(word) is not None
 
 
 def _dictionary(path: Path) -> Callable[[str], bool]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from diffutron.errors import DataError
 from diffutron.evaluation.score import bootstrap_ratio
-from diffutron.evaluation.spelling import Dictionary, Spelled
 from diffutron.text import lower_tr, normalise
 from diffutron.text.harmony import apostrophe_fault, breaks_harmony
+from diffutron.text.spelling import Dictionary, Spelled
 from diffutron.text.words import words
 from diffutron.tokens.codec import TextCodec
 

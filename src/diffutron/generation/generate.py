@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from diffutron.generation.constraints import Constraint, Regex, joint_automaton
 from diffutron.generation.reader import EXACT, DenoiserReader, Reader, ReaderSettings
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
 from diffutron.generation.span_guide import PieceAutomaton, SpanGuide, surfaces
+from diffutron.generation.well_formed import WellFormed, word_judge
 from diffutron.model import Denoiser, Loaded
 from diffutron.tokens.codec import TextCodec
 
@@ -88,6 +90,7 @@ class Generator:
         self.end_id = codec.end_id if learned_end else None
         self.bias = generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id)
         self.reader: Reader = DenoiserReader(denoiser, pad_id=codec.pad_id, bias=self.bias, settings=reading)
+        self._forms: dict[tuple[float, Path | None], WellFormed] = {}
         self._automata: dict[tuple[tuple[Constraint, ...], int | None], PieceAutomaton] = {}
 
     @classmethod
@@ -98,7 +101,7 @@ class Generator:
 
     def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
         """The denoising of all requests at once; streaming and waiting both read this."""
-        canvases = [self.canvas(request) for request in requests]
+        canvases = [self.guided(self.canvas(request), settings) for request in requests]
         yield from denoise(self.reader, canvases, settings, mask_id=self.codec.mask_id, end_id=self.end_id)
 
     def complete(
@@ -144,6 +147,22 @@ class Generator:
             tokens=(self.codec.start_id, *prompt, *[self.codec.mask_id] * request.max_new_tokens), free=free,
             key=(request.seed, text_digest(request.prompt), request.sample), guides=(*request.guides, *kept),
         )  # fmt: skip
+
+    def guided(self, canvas: Canvas, settings: SamplerSettings) -> Canvas:
+        """With the guides that settings ask for.
+
+        Raises:
+            InputError: the settings' dictionary cannot be read.
+        """
+        if settings.well_formed == 0:
+            return canvas
+        key = (settings.well_formed, settings.dictionary)
+        if key not in self._forms:
+            self._forms[key] = WellFormed(
+                self.codec, nats=settings.well_formed, vocabulary=len(self.bias), columns=self.reader.columns,
+                is_well_spelled=word_judge(settings.dictionary),
+            )  # fmt: skip
+        return replace(canvas, guides=(*canvas.guides, self._forms[key]))
 
     def keep(
         self, constraints: Sequence[Constraint], where: Sequence[int], *, begins: bool | None = None,

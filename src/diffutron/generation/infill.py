@@ -81,7 +81,8 @@ class Infiller:
     def steps(
         self, settings: SamplerSettings, lengths: Sequence[int], *, num_samples: int = 1
     ) -> Iterator[DenoisingStep]:
-        canvases = [self._canvas(self._template(), lengths, sample) for sample in range(num_samples)]
+        found = [self._canvas(self._template(), lengths, sample) for sample in range(num_samples)]
+        canvases = [self.generator.guided(canvas, settings) for canvas in found]
         yield from denoise(self.generator.reader, canvases, settings, mask_id=self.generator.codec.mask_id)
 
     def lengths(self, template: Template) -> tuple[int, ...]:

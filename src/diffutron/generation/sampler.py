@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from diffutron.generation.beliefs import Beliefs
@@ -44,8 +46,18 @@ class SamplerSettings(Settings):
     """Divides the probability of tokens already generated."""
     no_repeat_ngram: int = Field(default=3, ge=0)
     """No run of so many tokens is generated twice; 0 allows it."""
+    well_formed: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Nats taken from a piece that breaks a Turkish word: wrong harmony, d after p, a capital inside, a non-word."""
+    dictionary: Path | None = None
+    """For ``well_formed``: a Hunspell dictionary that tells words from non-words; else the order of letters does."""
     guidance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Classifier-free guidance: how far to go beyond what the model says without the prompt; costs a second call."""
+
+    @model_validator(mode="after")
+    def _dictionary_is_used(self) -> Self:
+        if self.dictionary is not None and self.well_formed == 0:
+            raise ValueError("a dictionary is used by well_formed alone; set it above 0 (e.g. 4)")
+        return self
 
 
 @dataclass

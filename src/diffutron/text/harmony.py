@@ -14,11 +14,11 @@ from diffutron.text.words import APOSTROPHES, Word
 
 ApostropheFault = Literal["doubled", "character", "capital", "harmony", "assimilation"]
 
-_FRONT, _BACK = "eiöüî", "aıou"
+FRONT, BACK = "eiöüî", "aıou"
 _ROUND, _HIGH = "oöuü", "ıiuü"
-_VOICELESS = "fstkçşhp"
-_JUDGED = re.compile(f"[{_FRONT}{_BACK}]")  # â and û take suffixes of either kind: istiklâl'e, but ahlâk'a
-_VOWEL = re.compile(f"[{_FRONT}{_BACK}âû]")
+VOICELESS = "fstkçşhp"
+_JUDGED = re.compile(f"[{FRONT}{BACK}]")  # â and û take suffixes of either kind: istiklâl'e, but ahlâk'a
+_VOWEL = re.compile(f"[{FRONT}{BACK}âû]")
 # -yor, -ki and -ken never change, and what follows agrees with them: geli-yor-um, okulda-ki, okur-ken.
 _UNCHANGING = re.compile(r"(?<=[ıiuü])(?=yor)|(?=ki(?:$|n|ler))|(?=ken$)")
 
@@ -37,7 +37,7 @@ def breaks_harmony(word: str) -> bool | None:
     if sum(map(len, parts)) < 3 or not judged:
         return None
     before, last = judged[-1][-2:]
-    return (before in _FRONT) != (last in _FRONT)
+    return (before in FRONT) != (last in FRONT)
 
 
 def apostrophe_fault(word: Word) -> ApostropheFault | None:
@@ -67,7 +67,7 @@ def apostrophe_fault(word: Word) -> ApostropheFault | None:
     name, suffix = lower_tr(word.letters), lower_tr(word.suffix)
     if not _agree(name, suffix):
         return "harmony"
-    is_voiceless = name[-1] in _VOICELESS
+    is_voiceless = name[-1] in VOICELESS
     if (is_voiceless and suffix[0] in "dc") or (not is_voiceless and suffix[0] in "tç"):
         return "assimilation"
     return None
@@ -78,5 +78,5 @@ def _agree(name: str, suffix: str) -> bool:
     before, after = _VOWEL.findall(name)[-1:], _VOWEL.findall(suffix)[:1]
     if not before or not after or not _JUDGED.fullmatch(before[0]) or not _JUDGED.fullmatch(after[0]):
         return True
-    same_place = (before[0] in _FRONT) == (after[0] in _FRONT)
+    same_place = (before[0] in FRONT) == (after[0] in FRONT)
     return same_place and (after[0] not in _HIGH or (before[0] in _ROUND) == (after[0] in _ROUND))

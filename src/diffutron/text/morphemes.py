@@ -49,6 +49,15 @@ def stem_length(word: str) -> int:
     return end
 
 
+def is_suffix(text: str) -> bool:
+    """Whether small letters are one inflectional suffix, or a row of them.
+
+    >>> [is_suffix(text) for text in ("lerimizden", "da", "kitap", "ler")]
+    [True, True, False, True]
+    """
+    return re.fullmatch(f"(?:{_SUFFIX.pattern})+", text) is not None
+
+
 def _without_suffix(word: str, end: int) -> int | None:
     """Where the longest suffix that ends at ``end`` begins; None if there is none."""
     for start in range(max(0, end - _LONGEST), end):

@@ -1,9 +1,12 @@
-"""Which words a dictionary knows: Hunspell, with a Turkish dictionary that is fetched and never shipped."""
+"""Which words a dictionary knows: Hunspell, with a Turkish dictionary that is fetched and never shipped; and which look
+Turkish, where there is none."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +16,15 @@ from diffutron.text.words import Word
 
 # The first is npm's dictionary-tr (MIT) as `make dictionary` fetches it, the second Debian's hunspell-tr.
 DICTIONARIES = (Path(".cache/dictionary-tr/index.dic"), Path("/usr/share/hunspell/tr_TR.dic"))
+
+_VOWEL, _CONSONANT = "aeıioöuüâîû", "bcçdfgğhjklmnprsştvyz"
+# A word has a vowel, at most two consonants at its ends and three inside (Türkçe, kontrol, ilginçtir), and at most two
+# vowels in a row (saat, matbaa); a suffix may follow an apostrophe.
+_STEM = (
+    rf"[{_CONSONANT}]{{0,2}}(?:[{_VOWEL}]{{1,2}}[{_CONSONANT}]{{1,3}})*(?:[{_VOWEL}]{{1,2}}|(?<=[{_VOWEL}])"
+    rf"[{_CONSONANT}]{{1,2}}|(?<=[{_VOWEL}][{_CONSONANT}])[{_CONSONANT}]?|(?<=[{_VOWEL}][{_CONSONANT}]{{2}}))"
+)
+_TURKISH_WORD = re.compile(rf"(?!ğ){_STEM}(?:['’-]{_STEM})*")
 
 Spelled = Literal["known", "name", "unknown"]
 
@@ -63,3 +75,13 @@ def open_dictionary(path: Path | None = None) -> Dictionary:
     except ImportError:
         raise NoDictionary("no Hunspell: pip install 'diffutron[eval]', or chunspell") from None
     return Dictionary(str(found), Hunspell(found.stem, hunspell_data_dir=str(found.parent)).spell)
+
+
+@lru_cache(maxsize=1 << 17)
+def looks_turkish(word: str) -> bool:
+    """Whether a word in lower case has only Turkish letters, in an order that Turkish allows.
+
+    >>> [looks_turkish(word) for word in ("ağaçların", "ankara'nın", "kontrol", "ctrl", "window", "grrrl")]
+    [True, True, True, False, False, False]
+    """
+    return _TURKISH_WORD.fullmatch(word) is not None

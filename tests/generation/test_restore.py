@@ -1,0 +1,86 @@
+"""Restoring changes words and nothing between them, and only into what they may have been."""
+
+import pytest
+
+from diffutron.errors import InputError
+from diffutron.generation import Generator
+from diffutron.generation.restore import Restorer
+from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+from diffutron.text.variants import bare, marked_variants, misread, num_ambiguous, slips
+
+CODEC = tiny_codec()
+
+
+def restorer(**settings):
+    return Restorer(Generator(tiny_denoiser(), CODEC), **settings)
+
+
+def test_marked_variants_are_all_ways_to_mark_a_word_and_bare_undoes_each():
+    found = dict(marked_variants("Isik"))
+    assert found == {
+        "Isik": 0, "Isık": 1, "Işik": 1, "Işık": 2, "İsik": 1, "İsık": 2, "İşik": 2, "İşık": 3,
+    }  # fmt: skip
+    assert next(iter(marked_variants("çok"))) == ("çok", 0)
+    assert {bare(form) for form in found} == {"Isik"}
+    assert len(list(marked_variants("i" * 40))) == 2**12
+
+
+def test_slips_undo_what_a_finger_does():
+    for typed, meant in (
+        ("oklu", "okul"),
+        ("okkul", "okul"),
+        ("okl", "okul"),
+        ("iyki", "iyi"),
+        ("sabsh", "sabah"),
+        ("kita", "kitap"),
+    ):
+        assert meant in slips(typed), (typed, meant)
+    assert "okul" not in slips("okul")
+
+
+def test_misread_shapes_are_read_as_they_were_meant():
+    for read, meant in (("0kul", "okul"), ("kıl1k", "kılık"), ("arna", "ama"), ("I5tanbul", "Istanbul")):
+        assert meant in misread(read), (read, meant)
+
+
+@pytest.mark.parametrize("text", [*TINY_TEXTS[:4], "  Ali  eve\n\ngitti. ", "", "\n", "1923'te 3,5 %", "çok " * 90])
+def test_text_between_words_stays_and_confidence_is_a_probability(text):
+    typed = bare(text)
+    found = restorer(confidence=0.0).restore(typed)
+    assert bare(found.text) == typed
+    assert [word.before for word in found.words] == typed.split()
+    assert all(0 < word.confidence <= 1 for word in found.words)
+    for word in found.words:
+        assert typed[word.start : word.start + len(word.before)] == word.before
+
+
+def test_only_sure_changes_are_made():
+    typed = bare(" ".join(TINY_TEXTS))
+    loose, strict = restorer(confidence=0.0).restore(typed), restorer(confidence=0.8).restore(typed)
+    assert len(strict.changes) < len(loose.changes)
+    assert all(word.confidence >= 0.8 for word in strict.changes)
+    sure = {word.start for word in loose.changes if word.confidence >= 0.8}
+    assert {word.start for word in strict.changes} == sure
+
+
+def test_marks_are_less_expected_where_others_stand():
+    """One lost mark is likelier in a text that has none than among many."""
+    one = restorer()
+    assert one._loss("Bugun hava cok guzel") > 0.9
+    assert one._loss("Bugün hava çok güzel, dışarı çıktık") < 0.05
+    assert num_ambiguous("şis") == (2, 1)
+
+
+def test_diff_shows_both_sides():
+    found = restorer(confidence=0.0).restore(bare(TINY_TEXTS[0]))
+    assert found.diff.count("[-") == len(found.changes)
+    assert found.as_dict()["text"] == found.text
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"confidence": 1.0}, "below 1"), ({"confidence": float("nan")}, "below 1"),
+    ({"faults": frozenset({"grammar"})}, "not grammar"), ({"faults": frozenset()}, "not nothing"),
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        restorer(**settings)
