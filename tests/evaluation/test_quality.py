@@ -69,14 +69,25 @@ def test_runs_agree_with_a_search_from_the_beginning():
         assert value(score) == pytest.approx(again / seen)
 
 
-def test_lengths_are_means_with_an_interval_and_what_is_counted_over_all_texts_has_none():
+def test_lengths_are_means_with_an_interval_and_so_has_what_is_counted_over_all_texts():
     found = quality("ev", "ev su", "ev su ev su")
     assert value(found.words) == pytest.approx(7 / 3)
     assert value(found.characters) == pytest.approx((2 + 5 + 11) / 3)
     assert 1 <= found.words.low < found.words.value < found.words.high <= 4
     assert found.num_texts == 3
     for score in (found.distinct_1, found.distinct_2, found.entropy):
-        assert (score.low, score.high) == (None, None)
+        assert score.low <= score.value <= score.high
+
+
+def test_the_interval_of_what_is_counted_over_all_texts_is_that_of_a_ratio_where_it_is_one():
+    # Each text repeats a word of its own, so distinct-1 is texts by words, whose error is known.
+    sizes = np.random.default_rng(0).integers(1, 5, size=26)
+    found = quality(*(" ".join([f"{letter}el"] * size) for letter, size in zip("abcdefghijklmnopqrstuvwxyz", sizes,
+                                                                               strict=True))).distinct_1  # fmt: skip
+    ratio = len(sizes) / sizes.sum()
+    error = math.sqrt(np.mean((1 - ratio * sizes) ** 2) / len(sizes)) / sizes.mean()
+    assert found.value == pytest.approx(ratio)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
 def test_what_one_text_alone_has_knows_no_interval():

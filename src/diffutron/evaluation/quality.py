@@ -21,6 +21,7 @@ from diffutron.text.spelling import Dictionary, Spelled
 from diffutron.text.words import words
 from diffutron.tokens.codec import TextCodec
 
+_NORMAL = 1.96
 REPEATED = 4
 """words to a run that should not come twice"""
 
@@ -30,8 +31,8 @@ class Score:
     """A number with its 95 % interval over texts.
 
     Attributes:
-        low, high: None where one text alone has something to count, and for what is counted over all texts at once:
-            drawing texts again draws some of them twice, and repetition is what such a number counts.
+        low, high: None where one text alone has something to count. By bootstrap; what is counted over all texts at
+            once by jackknife, for drawing texts again draws some twice, and repetition is what such a number counts.
     """
 
     value: float
@@ -146,16 +147,31 @@ def _repeated(text: Sequence[str]) -> int:
 
 
 def _distinct(texts: Sequence[Sequence[object]], nothing: str) -> Score | NotMeasured:
-    found = [each for text in texts for each in text]
-    return Score(len(set(found)) / len(found)) if found else NotMeasured(nothing)
+    return _over_all(texts, lambda counts: len(counts) / counts.total(), nothing)
 
 
 def _entropy(texts: Sequence[Sequence[str]]) -> Score | NotMeasured:
-    counts = Counter(word for text in texts for word in text)
+    def entropy(counts: Counter[object]) -> float:
+        total = counts.total()
+        return sum(count / total * math.log2(total / count) for count in counts.values())
+
+    return _over_all(texts, entropy, "no word")
+
+
+def _over_all(
+    texts: Sequence[Sequence[object]], statistic: Callable[[Counter[object]], float], nothing: str
+) -> Score | NotMeasured:
+    """A statistic of what all texts hold together, with a jackknife interval: each text left out in turn."""
+    counts = Counter(each for text in texts for each in text)
     if not counts:
-        return NotMeasured("no word")
-    total = counts.total()
-    return Score(sum(count / total * math.log2(total / count) for count in counts.values()))
+        return NotMeasured(nothing)
+    value = statistic(counts)
+    parts = [Counter(text) for text in texts if text]
+    if len(parts) == 1:
+        return Score(value)
+    without = np.array([statistic(counts - part) for part in parts])
+    error = math.sqrt((len(parts) - 1) / len(parts) * float(((without - without.mean()) ** 2).sum()))
+    return Score(value, value - _NORMAL * error, value + _NORMAL * error)
 
 
 def equally_long(texts: Sequence[str], reference: Sequence[str], codec: TextCodec) -> list[str]:
