@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--confidence", type=float, default=0.9)
+    parser.add_argument("--with-lexicon", action="store_true", help="also restore with the lexicon")
+    parser.add_argument("--dictionary", type=Path, help="also restore with this Hunspell dictionary")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")

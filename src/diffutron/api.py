@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+from diffutron.corpus import read_texts
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.evaluation import (
@@ -21,6 +23,7 @@ from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.likelihood import Estimator
 from diffutron.evaluation.questions import ask_for_continuation
 from diffutron.generation import (
+    EXACT,
     FAST,
     Completion,
     Constraint,
@@ -37,8 +40,10 @@ from diffutron.generation import (
     rewrite,
 )
 from diffutron.generation import fill as fill_masks
+from diffutron.generation.generate import shortlist_of
 from diffutron.generation.infill import MAX_GAP
-from diffutron.generation.restore import Restored, Restorer
+from diffutron.generation.restore import Lexicon, Restored, Restorer
+from diffutron.generation.well_formed import word_judge
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
 from diffutron.text import normalise
@@ -67,14 +72,21 @@ class DiffusionLM:
         self.tokenizer = loaded.tokenizer
         self.codec = TextCodec(loaded.tokenizer)
         self._loaded = loaded
+        self._lexicons: dict[Path, Lexicon] = {}
+        self._generators: dict[tuple[bool, Path | None], Generator] = {}
 
     @cached_property
     def _generator(self) -> Generator:
-        return Generator.of(self._loaded, self.codec)
+        return self._generator_of(fast=False, shortlist=None)
 
-    @cached_property
-    def _fast_generator(self) -> Generator:
-        return Generator.of(self._loaded, self.codec, reading=FAST)
+    def _generator_of(self, *, fast: bool, shortlist: Path | None) -> Generator:
+        key = (fast, shortlist)
+        if key not in self._generators:
+            ids = None if shortlist is None else shortlist_of(read_texts(shortlist), self.codec)
+            self._generators[key] = Generator.of(
+                self._loaded, self.codec, reading=FAST if fast else EXACT, shortlist=ids
+            )
+        return self._generators[key]
 
     def fill(
         self, text: str, *, top_k: int = 5, targets: Sequence[str] | None = None, max_pieces: int = 1
@@ -93,7 +105,7 @@ class DiffusionLM:
     def generate(
         self, prompt: str | Sequence[str] = "", *, max_new_tokens: int = 64, num_samples: int = 1, seed: int = 0,
         bias: Mapping[str, float] | None = None, constraints: Sequence[Constraint] = (), fast: bool = False,
-        on_step: Callable[[DenoisingStep], None] = lambda step: None, **sampler: Any,
+        shortlist: Path | None = None, on_step: Callable[[DenoisingStep], None] = lambda step: None, **sampler: Any,
     ) -> list[Completion]:  # fmt: skip
         """Continue each prompt, or write from nothing.
 
@@ -103,6 +115,8 @@ class DiffusionLM:
             bias: nats to add to the logits of pieces, by how they read; ``-inf`` forbids.
             constraints: what every completion keeps, e.g. ``[Contains("deniz"), Syllables(8, lines=4)]``.
             fast: in 8 bits, and between refreshes without the rest of the text: nearly the same, sooner.
+            shortlist: a file of texts; only the pieces that they are made of are considered, which is sooner where the
+                vocabulary is large. A prompt with others, a bias or a constraint gets the whole vocabulary.
             on_step: told every denoising step; its row is the number of the completion.
             sampler: fields of :class:`~diffutron.generation.SamplerSettings`, e.g. ``temperature=0.5, steps=32``.
 
@@ -112,7 +126,7 @@ class DiffusionLM:
         """
         guides = (PieceBias(bias, self.codec),) if bias else ()
         requests = self._requests(prompt, max_new_tokens, num_samples, seed, tuple(constraints), guides)
-        generator = self._fast_generator if fast else self._generator
+        generator = self._generator_of(fast=fast, shortlist=shortlist)
         return generator.complete(requests, check(sampler, SamplerSettings, place="generate"), on_step)
 
     def infill(
@@ -131,7 +145,7 @@ class DiffusionLM:
             RecipeError: an unknown sampler setting.
         """
         settings = check(sampler, SamplerSettings, place="infill")
-        generator = self._fast_generator if fast else self._generator
+        generator = self._generator_of(fast=fast, shortlist=None)
         infiller = Infiller(generator, text, constraints or {}, seed, max_gap)
         return infiller.fill(settings, num_samples=num_samples, on_step=on_step)
 
@@ -149,23 +163,36 @@ class DiffusionLM:
             RecipeError: an unknown sampler setting.
         """
         settings = check(sampler, SamplerSettings, place="rewrite")
-        generator = self._fast_generator if fast else self._generator
+        generator = self._generator_of(fast=fast, shortlist=None)
         return rewrite(generator, draft, settings, share=share, seed=seed, on_step=on_step)
 
     def restore(
-        self, text: str, *, faults: Collection[str] = ("letters",), confidence: float = 0.9, fast: bool = False,
+        self, text: str, *, faults: Collection[str] = ("letters",), confidence: float = 0.9,
+        dictionary: Path | None = None, lexicon: Path | None = None, fast: bool = False,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Restored:  # fmt: skip
         """Mend a text that was typed without Turkish letters, in haste (``typing``), or read by a scanner (``ocr``).
 
         Args:
             confidence: a word is changed only if the change is at least so probable.
+            dictionary: a Hunspell dictionary (.dic) that tells words from non-words.
+            lexicon: a file or folder of texts that tell which words are frequent; the more, the better.
 
         Raises:
-            InputError: an unknown fault, or a confidence that is none.
+            InputError: an unknown fault, a confidence that is none, or no such dictionary.
+            DataError: the lexicon cannot be read.
         """
-        generator = self._fast_generator if fast else self._generator
-        return Restorer(generator, frozenset(faults), confidence).restore(text, on_progress)
+        generator = self._generator_of(fast=fast, shortlist=None)
+        restorer = Restorer(
+            generator, frozenset(faults), confidence,
+            None if dictionary is None else word_judge(dictionary), None if lexicon is None else self._lexicon(lexicon),
+        )  # fmt: skip
+        return restorer.restore(text, on_progress)
+
+    def _lexicon(self, path: Path) -> Lexicon:
+        if path not in self._lexicons:
+            self._lexicons[path] = Lexicon(read_texts(path))
+        return self._lexicons[path]
 
     def stream(
         self, prompt: str = "", *, max_new_tokens: int = 64, seed: int = 0, **sampler: Any

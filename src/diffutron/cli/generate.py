@@ -65,6 +65,9 @@ def generate(
     num_samples: Annotated[int, typer.Option(help="Texts for each prompt.")] = 1,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line (.txt) or JSONL.")] = None,
     fast: FastOption = False,
+    shortlist: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts; only the pieces that they use are considered: faster.")
+    ] = None,
     watch: WatchOption = False,
     trace: TraceOption = None,
     seed: SeedOption = 0,
@@ -88,10 +91,10 @@ def generate(
     check(settings, SamplerSettings, place="generate")  # before the model is loaded
     wanted = {**dict.fromkeys(forbid or (), float("-inf")), **dict(map(_bias, bias or ()))}
 
-    if revise and (contains or regex or letters or syllables or words or wanted or num_samples != 1):
+    if revise and (contains or regex or letters or syllables or words or wanted or shortlist or num_samples != 1):
         raise InputError(
-            "--revise keeps a draft as it is but for its weakest words; it goes with no constraint, no bias "
-            "and one sample"
+            "--revise keeps a draft as it is but for its weakest words; it goes with no constraint, no bias, no "
+            "shortlist and one sample"
         )
     constraints = _constraints(contains, inflected, regex, letters, syllables, words, lines)
 
@@ -109,7 +112,7 @@ def generate(
             return
         completions = loaded.generate(
             asked, max_new_tokens=max_new_tokens, num_samples=num_samples, seed=seed, bias=wanted,
-            constraints=constraints, fast=fast, on_step=watcher, **settings,
+            constraints=constraints, fast=fast, shortlist=shortlist, on_step=watcher, **settings,
         )  # fmt: skip
     show(completions, as_json=json)
     failed = [each.failed for each in completions if each.failed]

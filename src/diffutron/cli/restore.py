@@ -18,6 +18,12 @@ def restore(
         list[str] | None, typer.Option(help="letters (marks not typed, the default), typing, or ocr; repeatable.")
     ] = None,
     confidence: Annotated[float, typer.Option(help="Change a word only if the change is at least so probable.")] = 0.9,
+    dictionary: Annotated[
+        Path | None, typer.Option(metavar="FILE.dic", help="A Hunspell dictionary: knows words from non-words.")
+    ] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="A file or folder of texts that tell which words are frequent.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the text to this file instead of stdout.")] = None,
     diff: Annotated[
         bool, typer.Option("--diff", help="Show on stderr what was changed, and how sure each change is.")
@@ -46,8 +52,8 @@ def restore(
     from diffutron.api import load
 
     restored = load(model).restore(
-        text, faults=fault or ("letters",), confidence=confidence, fast=fast,
-        on_progress=ProgressLine().counter("restore", "words"),
+        text, faults=fault or ("letters",), confidence=confidence, dictionary=dictionary, lexicon=lexicon,
+        fast=fast, on_progress=ProgressLine().counter("restore", "words"),
     )  # fmt: skip
     if out is not None:
         replace_file(out, restored.text.encode("utf-8"))

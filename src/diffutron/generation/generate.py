@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diffutron.corpus.draws import text_digest
-from diffutron.errors import InputError
+from diffutron.errors import DataError, InputError
 from diffutron.generation.canvas import Guide
 from diffutron.generation.constraints import Constraint, Regex, joint_automaton
 from diffutron.generation.reader import EXACT, DenoiserReader, Reader, ReaderSettings
@@ -24,6 +24,7 @@ from diffutron.generation.span_guide import PieceAutomaton, SpanGuide, surfaces
 from diffutron.generation.well_formed import WellFormed, word_judge
 from diffutron.model import Denoiser, Loaded
 from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.rows import batched
 
 MAX_ROWS = 64
 """rows in one denoiser call; a long list of prompts takes no more memory than this many"""
@@ -81,28 +82,57 @@ class Generator:
     Args:
         learned_end: whether the model ends its texts itself.
         reading: how the denoiser is read; see :class:`ReaderSettings`.
+        shortlist: ids that are enough for a prompt made of them, in ascending order (:func:`shortlist_of`).
     """
 
     def __init__(
-        self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False, reading: ReaderSettings = EXACT
-    ) -> None:
+        self, denoiser: Denoiser, codec: TextCodec, *, learned_end: bool = False, reading: ReaderSettings = EXACT,
+        shortlist: Int[Tensor, " C"] | None = None,
+    ) -> None:  # fmt: skip
         self.denoiser, self.codec = denoiser, codec
         self.end_id = codec.end_id if learned_end else None
         self.bias = generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id)
-        self.reader: Reader = DenoiserReader(denoiser, pad_id=codec.pad_id, bias=self.bias, settings=reading)
+        self._reading, self._shortlist = reading, shortlist
         self._forms: dict[tuple[float, Path | None], WellFormed] = {}
         self._automata: dict[tuple[tuple[Constraint, ...], int | None], PieceAutomaton] = {}
 
     @classmethod
-    def of(cls, loaded: Loaded, codec: TextCodec, *, reading: ReaderSettings = EXACT) -> Generator:
+    def of(
+        cls, loaded: Loaded, codec: TextCodec, *, reading: ReaderSettings = EXACT,
+        shortlist: Int[Tensor, " C"] | None = None,
+    ) -> Generator:  # fmt: skip
         """Ends its texts itself if the model was trained to."""
         learned_end = bool(loaded.diffusion.get("learned_end", False))
-        return cls(loaded.denoiser, codec, learned_end=learned_end, reading=reading)
+        return cls(loaded.denoiser, codec, learned_end=learned_end, reading=reading, shortlist=shortlist)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Of the whole vocabulary."""
+        return DenoiserReader(self.denoiser, pad_id=self.codec.pad_id, bias=self.bias, settings=self._reading)
+
+    @cached_property
+    def _short_reader(self) -> Reader:
+        return DenoiserReader(
+            self.denoiser, pad_id=self.codec.pad_id, bias=self.bias, settings=self._reading, columns=self._shortlist
+        )
+
+    def _is_short(self, canvas: Canvas) -> bool:
+        """Whether the shortlist is enough: it holds the prompt, and no guide may want what it does not hold."""
+        if self._shortlist is None or canvas.guides:
+            return False
+        prompt = set(canvas.tokens) - {self.codec.mask_id, self.codec.start_id}
+        return prompt <= set(self._shortlist.tolist())
 
     def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
         """The denoising of all requests at once; streaming and waiting both read this."""
         canvases = [self.guided(self.canvas(request), settings) for request in requests]
-        yield from denoise(self.reader, canvases, settings, mask_id=self.codec.mask_id, end_id=self.end_id)
+        is_short = [self._is_short(canvas) for canvas in canvases]
+        for short in sorted(set(is_short)):
+            rows = [row for row, each in enumerate(is_short) if each == short]
+            reader = self._short_reader if short else self.reader
+            part = [canvases[row] for row in rows]
+            for step in denoise(reader, part, settings, mask_id=self.codec.mask_id, end_id=self.end_id):
+                yield replace(step, row=rows[step.row])
 
     def complete(
         self, requests: Sequence[Request], settings: SamplerSettings,
@@ -211,6 +241,20 @@ class Generator:
             finish_reason="failed" if step.failed else "stop" if ended else "length",
             num_steps=step.step, seed=request.seed, closest=closest, failed=step.failed,
         )  # fmt: skip
+
+
+def shortlist_of(texts: Iterable[str], codec: TextCodec) -> Int[Tensor, " C"]:
+    """The ids of all pieces that texts are made of, and of the end, in ascending order: for :class:`Generator`.
+
+    Raises:
+        DataError: there is no text.
+    """
+    ids = {codec.end_id}
+    for part in batched(texts, 1000):
+        ids.update(*codec.encode_batch(part))
+    if len(ids) == 1:
+        raise DataError("a shortlist is made of the pieces of texts; there is no text")
+    return torch.tensor(sorted(ids - (codec.special_ids - {codec.end_id})))
 
 
 def generation_bias(codec: TextCodec, vocabulary: int, end_id: int | None = None) -> Float[Tensor, " V"]:

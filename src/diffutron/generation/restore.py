@@ -1,26 +1,43 @@
 """Restore a text: marks that were not typed, slips of the finger, shapes that a scanner took for others.
 
 Every word is hidden, and what it may have been is weighed: how likely the model finds it among the words around it, how
-frequent its pieces are anyway, and how likely the loss was. The sum is a probability (the weights are fitted so), which
-says how sure a word is.
+frequent its pieces are anyway, whether its vowels agree, whether a dictionary or a lexicon has it, and how likely the
+loss was. The weighted sum is a log probability, for the weights are fitted so (scripts/fit_restore.py): it says how
+sure a word is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffutron.errors import InputError
 from diffutron.generation.generate import Generator
 from diffutron.generation.rewrite import apply
 from diffutron.generation.word_rows import Place, WordRows, ids_of, places
+from diffutron.text import lower_tr, normalise
+from diffutron.text.harmony import vowel_clashes
 from diffutron.text.variants import marked_variants, misread, num_ambiguous, slips
 
 FAULTS = frozenset({"letters", "typing", "ocr"})
-MODEL_WEIGHT, PIECE_WEIGHT = 0.5, 0.5
+EVIDENCE = ("model", "pieces", "place", "rounding", "dictionary", "lexicon")
+"""what speaks for a word: nats of the model, and of its pieces; clashes of vowels; whether the dictionary has it; how
+often the lexicon does, as log(1 + count)"""
+WEIGHTS: dict[tuple[bool, bool], tuple[float, ...]] = {
+    (False, False): (0.44, 0.13, -1.9, -1.5, 0.0, 0.0),
+    (True, False): (0.37, 0.12, -1.3, -1.1, 3.5, 0.0),
+    (False, True): (0.17, 0.18, -1.0, -0.63, 0.0, 2.2),
+    (True, True): (0.15, 0.18, -0.85, -0.56, 1.9, 1.9),
+}
+"""of each piece of evidence, by whether there is a dictionary, and a lexicon"""
+_AROUND = re.compile(r"^\W+|\W+$")
+_LOOKED_UP = 64
 MARKED_SHARE = 0.33
 """of the letters that can have a mark, as many have one in Turkish text"""
 _SLIP = {"typing": math.log(0.01 / 300), "ocr": math.log(0.01 / 10)}
@@ -78,15 +95,39 @@ def check_faults(faults: Collection[str], confidence: float) -> None:
 
 
 @dataclass
-class _Word:
+class Candidates:
+    """What a word may have been; first, what it is.
+
+    Attributes:
+        evidence: [F, E], for each form and piece of evidence.
+        cost: [F], nats of the loss that would have made the word of it.
+    """
+
     place: Place
     forms: list[str]
     ids: list[tuple[int, ...]]
-    prior: list[float]
-    """what does not hang on the context: pieces, and the loss"""
+    evidence: NDArray[np.float64]
+    cost: NDArray[np.float64]
     chosen: int = 0
     confidence: float = 1.0
-    total: list[float] = field(default_factory=list)
+
+    def log_probs(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = self.evidence @ weights + self.cost
+        return total - float(np.logaddexp.reduce(total))
+
+
+class Lexicon:
+    """How often words occur in texts; neither capitals nor the marks around a word count."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._counts = Counter(self.key(word) for text in texts for word in normalise(text).split())
+
+    @staticmethod
+    def key(word: str) -> str:
+        return lower_tr(_AROUND.sub("", word))
+
+    def __getitem__(self, word: str) -> int:
+        return self._counts[self.key(word)]
 
 
 @dataclass(frozen=True)
@@ -95,6 +136,8 @@ class Restorer:
 
     Attributes:
         faults: what may have gone wrong: marks that were not typed (letters), typing, ocr.
+        is_well_spelled: a dictionary's word on a word, if there is one.
+        lexicon: how often words occur, if that is known.
         confidence: a word is changed only if the change is at least so probable.
         most: candidates of a word that the model is asked about.
         window: tokens in a row; longer texts are restored part by part.
@@ -103,19 +146,24 @@ class Restorer:
     generator: Generator
     faults: frozenset[str] = frozenset({"letters"})
     confidence: float = 0.9
+    is_well_spelled: Callable[[str], bool] | None = None
+    lexicon: Lexicon | None = None
     most: int = 8
     window: int = 192
 
     def __post_init__(self) -> None:
         check_faults(self.faults, self.confidence)
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        return np.array(WEIGHTS[self.is_well_spelled is not None, self.lexicon is not None])
+
     def restore(self, text: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Restored:
         """Restore a text; what stands between words stays."""
-        found = [self._word(place, number == 0, self._loss(text)) for number, place in
-                 enumerate(places(text, self.generator.codec))]  # fmt: skip
+        found = self.candidates(text)
         done = 0
-        for window in self._windows(found):
-            self._weigh(window)
+        for window in self.windows(found):
+            self.weigh(window)
             done += len(window)
             on_progress(done, len(found))
         words = tuple(
@@ -124,6 +172,14 @@ class Restorer:
         changed = [(word.start, word.before, word.after) for word in words if word.after != word.before]
         return Restored(text, apply(text, changed), words)
 
+    def candidates(self, text: str) -> list[Candidates]:
+        """What each word may have been; the model is not asked yet."""
+        loss = self._loss(text)
+        return [
+            self._candidates(place, loss, first=not number)
+            for number, place in enumerate(places(text, self.generator.codec))
+        ]
+
     def _loss(self, text: str) -> float:
         """The share of marks that were lost, from how many there are."""
         bare_letters, marked = num_ambiguous(text)
@@ -131,7 +187,7 @@ class Restorer:
         share = 1 - (marked + 0.02) / (expected + 0.02) if expected else 0.0
         return min(max(share, 0.002), 0.998)
 
-    def _word(self, place: Place, first: bool, loss: float) -> _Word:
+    def _candidates(self, place: Place, loss: float, *, first: bool) -> Candidates:
         codec = self.generator.codec
         costs = {place.text: 0.0}
         if "letters" in self.faults:
@@ -142,15 +198,29 @@ class Restorer:
                     costs[form] = max(costs.get(form, -math.inf), _SLIP[fault])
         forms = list(costs)
         ids = [ids_of(form, codec, first=first) for form in forms]
-        prior = [PIECE_WEIGHT * codec.log_frequency(each) + costs[form]
-                 for form, each in zip(forms, ids, strict=True)]  # fmt: skip
-        best = sorted(range(1, len(forms)), key=lambda index: -prior[index])[: self.most - 1]
-        kept = [0, *(index for index in best if codec.unk_id not in ids[index])]
-        return _Word(place, [forms[index] for index in kept], [ids[index] for index in kept],
-                     [prior[index] for index in kept])  # fmt: skip
+        cost = np.array(list(costs.values()))
+        evidence = np.array([self._evidence(form, each) for form, each in zip(forms, ids, strict=True)])
+        if self.is_well_spelled is not None:
+            # A dictionary is slow, and a long word can be many.
+            for index in self._best(evidence, cost, _LOOKED_UP):
+                evidence[index, EVIDENCE.index("dictionary")] = self.is_well_spelled(forms[index])
+        kept = [index for index in self._best(evidence, cost, self.most) if not index or codec.unk_id not in ids[index]]
+        return Candidates(
+            place, [forms[index] for index in kept], [ids[index] for index in kept], evidence[kept], cost[kept]
+        )
 
-    def _windows(self, words: Sequence[_Word]) -> list[list[_Word]]:
-        windows, length = list[list[_Word]](), self.window + 1
+    def _best(self, evidence: NDArray[np.float64], cost: NDArray[np.float64], number: int) -> list[int]:
+        """The first, and the best of the others."""
+        total = evidence @ self.weights + cost
+        return [0, *(1 + (-total[1:]).argsort(kind="stable")[: number - 1]).tolist()]
+
+    def _evidence(self, form: str, ids: tuple[int, ...]) -> list[float]:
+        """All but the model's and the dictionary's."""
+        count = 0 if self.lexicon is None else self.lexicon[form]
+        return [0.0, self.generator.codec.log_frequency(ids), *vowel_clashes(form), 0.0, math.log1p(count)]
+
+    def windows(self, words: Sequence[Candidates]) -> list[list[Candidates]]:
+        windows, length = list[list[Candidates]](), self.window + 1
         for word in words:
             size = len(word.place.gap) + max(map(len, word.ids))
             if length + size > min(self.window, self.generator.denoiser.max_positions) - 2:
@@ -160,23 +230,19 @@ class Restorer:
             length += size
         return windows
 
-    def _weigh(self, words: Sequence[_Word]) -> None:
-        """Twice: the second time among what the first time found."""
-        rows = WordRows(self.generator.reader, self.generator.codec)
-        guess = [int(np.argmax(word.prior)) for word in words]
+    def weigh(self, words: Sequence[Candidates]) -> None:
+        """Ask the model, twice: the second time among what the first time found."""
+        rows, weights = WordRows(self.generator.reader, self.generator.codec), self.weights
         for _ in range(2):
-            standing = [word.ids[index] for word, index in zip(words, guess, strict=True)]
+            guesses = [int(word.log_probs(weights).argmax()) for word in words]
+            standing = [word.ids[index] for word, index in zip(words, guesses, strict=True)]
             asked = [word.ids if len(word.ids) > 1 else [] for word in words]
             found = rows.log_probs([word.place.gap for word in words], standing, asked)
-            for number, (word, log_probs) in enumerate(zip(words, found, strict=True)):
+            for word, log_probs in zip(words, found, strict=True):
                 if log_probs:
-                    word.total = [MODEL_WEIGHT * each + prior
-                                  for each, prior in zip(log_probs, word.prior, strict=True)]  # fmt: skip
-                    guess[number] = int(np.argmax(word.total))
-        for word, index in zip(words, guess, strict=True):
-            if word.total:
-                weights = np.exp(np.array(word.total) - max(word.total))
-                probability = weights / weights.sum()
-                sure = index == 0 or probability[index] >= self.confidence
-                word.chosen = index if sure else 0
-                word.confidence = float(probability[word.chosen])
+                    word.evidence[:, 0] = log_probs
+        for word in words:
+            probability = np.exp(word.log_probs(weights))
+            best = int(probability.argmax())
+            word.chosen = best if probability[best] >= self.confidence else 0
+            word.confidence = float(probability[word.chosen])

@@ -7,6 +7,7 @@ a rate says something beside the rate of real text of the same kind, and nothing
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Literal
 
 from diffutron.text.casing import lower_tr
@@ -80,3 +81,20 @@ def _agree(name: str, suffix: str) -> bool:
         return True
     same_place = (before[0] in FRONT) == (after[0] in FRONT)
     return same_place and (after[0] not in _HIGH or (before[0] in _ROUND) == (after[0] in _ROUND))
+
+
+def vowel_clashes(text: str) -> tuple[int, int]:
+    """How often in a row of letters a front vowel meets a back one, and, where they agree in that, how often a high one
+    follows that is not rounded as it should be. Turkish words rarely have either: evidence, no verdict.
+
+    >>> [vowel_clashes(text) for text in ("gelecegim", "kitapları", "gıttik", "olur", "olır")]
+    [(0, 0), (1, 0), (1, 0), (0, 0), (0, 1)]
+    """
+    vowels = _JUDGED.findall(lower_tr(text))
+    pairs = list(pairwise(vowels))
+    same_place = [(before in FRONT) == (after in FRONT) for before, after in pairs]
+    roundings = sum(
+        same and after in _HIGH and (before in _ROUND) != (after in _ROUND)
+        for same, (before, after) in zip(same_place, pairs, strict=True)
+    )
+    return same_place.count(False), roundings
