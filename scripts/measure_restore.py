@@ -6,7 +6,8 @@ Texts lose every mark (ç ğ ı İ ö ş ü, and the hats of â î û) and are r
 that was most frequent in the texts of `--lexicon` among those that are typed alike, and leaves other words as they are.
 `letters` are those that may have a mark, `words` all words. Harm is counted twice: among words that were right as they
 were typed without marks, and in the texts as they were, where nothing is to be changed at all. Intervals are
-bootstraps over texts.
+bootstraps over texts. `restored` has the model alone; with `--with-lexicon` it is measured again with the baseline's
+lexicon, with `--dictionary` with a dictionary, with both with both.
 """
 
 from __future__ import annotations
@@ -63,15 +64,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     lexicon = lexicon_of(texts_of(options.lexicon))
     model = diffutron.load(options.model)
     progress = ProgressLine().counter("restore", "texts")
-    sides: dict[str, list[str]] = {"as typed": [], "lookup": [], "restored": []}
-    unharmed = list[str]()
-    for number, text in enumerate(texts, start=1):
-        typed = bare(text)
-        sides["as typed"].append(typed)
-        sides["lookup"].append(" ".join(lexicon.get(word, word) for word in typed.split(" ")))
-        for found, given in ((sides["restored"], typed), (unharmed, text)):
-            found.append(model.restore(given, confidence=options.confidence, fast=options.fast).text)
-        progress(number, len(texts))
+    sides = {"as typed": [bare(text) for text in texts]}
+    sides["lookup"] = [" ".join(lexicon.get(word, word) for word in text.split(" ")) for text in sides["as typed"]]
+    proper = dict[str, list[str]]()
+    for name, knowledge in ways(options).items():
+        sides[name], proper[name] = [], []
+        for number, text in enumerate(texts, start=1):
+            for found, given in ((sides[name], bare(text)), (proper[name], text)):
+                restored = model.restore(given, confidence=options.confidence, fast=options.fast, **knowledge)
+                found.append(restored.text)
+            progress(number, len(texts))
 
     def share(count: Callable[[str, str], tuple[int, int]], found: Sequence[str]) -> dict[str, float]:
         counts = np.array([count(text, each) for text, each in zip(texts, found, strict=True)], dtype=float)
@@ -89,8 +91,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "letters": {name: share(letters_right, found) for name, found in sides.items()},
         "words": {name: share(words_right, found) for name, found in sides.items()},
         "harm_in_bare_text": {name: share(words_harmed, found) for name, found in sides.items() if name != "as typed"},
-        "harm_in_proper_text": share(words_changed, unharmed),
+        "harm_in_proper_text": {name: share(words_changed, found) for name, found in proper.items()},
     }  # fmt: skip
+
+
+def ways(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
+    """What the model is helped by, by name."""
+    lexicon, dictionary = {"lexicon": options.lexicon}, {"dictionary": options.dictionary}
+    found: dict[str, dict[str, Path]] = {"restored": {}}
+    if options.dictionary is not None:
+        found["with dictionary"] = dictionary
+    if options.with_lexicon:
+        found["with lexicon"] = lexicon
+    if options.dictionary is not None and options.with_lexicon:
+        found["with both"] = {**lexicon, **dictionary}
+    return found
 
 
 def texts_of(path: Path) -> set[str]:
@@ -141,10 +156,9 @@ def show(result: dict[str, Any]) -> None:
         return f"{share['value']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {share['n']}"
 
     print(f"{result['texts']} texts, fingerprint {result['fingerprint']}, seed {result['seed']}")
-    for what in ("letters", "words", "harm_in_bare_text"):
+    for what in ("letters", "words", "harm_in_bare_text", "harm_in_proper_text"):
         for name, share in result[what].items():
-            print(f"{what:18} {name:9} {told(share)}")
-    print(f"{'harm_in_proper_text':18} {told(result['harm_in_proper_text'])}")
+            print(f"{what:20} {name:16} {told(share)}")
 
 
 if __name__ == "__main__":

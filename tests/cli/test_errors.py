@@ -220,6 +220,76 @@ def test_generate_from_a_missing_file_of_prompts(error_of):
     assert error_of("generate", "--prompts", "yok.txt") == "prompt file yok.txt does not exist"
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--steps", 0), "steps"),
+    (("--steps", -3), "steps"),
+    (("--temperature", "nan"), "temperature"),
+    (("--temperature", -1), "temperature"),
+    (("--max-new-tokens", 0), "--max-new-tokens must be at least 1, not 0"),
+    (("--max-new-tokens", 900), "shorten the prompt or lower --max-new-tokens"),
+    (("--top-p", 0), "top_p"),
+    (("--regex", "(a"), "'(a'"),
+    (("--regex", "[^\\x00-\U0010ffff]"), "no text that the vocabulary can write matches it"),
+    (("--contains", "deniz", "--letters", "abc"), "the constraints contradict"),
+    (("--contains", "iki söz"), "is one word, not 'iki söz'"),
+    (("--contains", "鼎"), "the vocabulary cannot spell '鼎'"),
+    (("--syllables", 0), "at least 1 of the"),
+    (("--lines", 4), "--lines counts the lines of --syllables or --words"),
+    (("--inflected",), "--inflected belongs to --contains"),
+    (("--syllables", 40, "--max-new-tokens", 2), "no text of 2 tokens can be written that keeps the constraints"),
+    (("--num-samples", 0), "the number of samples must be at least 1, not 0"),
+    (("--bias", "ev"), "--bias takes PIECE=NATS"),
+    (("--dictionary", "tr.dic"), "set it above 0"),
+    (("--well-formed", 4, "--dictionary", "tr.dic"), "dictionary file tr.dic does not exist"),
+    (("--well-formed", -1), "well_formed"),
+    (("--shortlist", "yok.txt"), "yok.txt"),
+    (("--revise", "--words", 3), "--revise keeps a draft as it is"),
+    (("--revise", "--share", 0), "must be above 0 and at most 1, not 0"),
+    (("--pace", "slow"), "pace"),
+    (("--revision", "p3"), "revision"),
+    (("--trace", "yok/adımlar.jsonl"), "yok"),
+])  # fmt: skip
+def test_generate_of_what_makes_no_sense(error_of, tiny, arguments, message):
+    assert message in error_of("generate", "ev ve", "--model", tiny, "--max-new-tokens", 8, *arguments)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("Ankara",), "the text has no mask: 'Ankara'"),
+    ((" ",), "the text is empty; give a text with [MASK]"),
+    (("ev [MASK:0]",), "[MASK:0] has room for nothing"),
+    (("ev [MASK:99]",), "but the model reads at most 64"),
+    (("ev [MASK]", "--regex", "2=a"), "there is no gap 2: the text has 1"),
+    (("ev [MASK]", "--choices", "ev"), "takes the number of a gap"),
+    (("ev [MASK:?]", "--letters", "1=鼎"), "the vocabulary has none of the characters '鼎'"),
+    (("ev [MASK:2]", "--choices", "1=" + "deniz" * 20), "no text of 2 tokens can be written"),
+    (("ev [MASK:?]", "--max-gap", 0), "the longest gap must be at least 1, not 0"),
+    (("ev [MASK]", "--steps", 0), "steps"),
+])  # fmt: skip
+def test_infill_of_what_makes_no_sense(error_of, tiny, arguments, message):
+    assert message in error_of("infill", *arguments, "--model", tiny)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("yok.txt",), "the text yok.txt cannot be read: No such file or directory"),
+    (("metin.txt", "--fault", "spelling"), "faults are letters, ocr, typing, not spelling"),
+    (("metin.txt", "--confidence", 1), "the confidence must be at least 0 and below 1, not 1"),
+    (("metin.txt", "--out", "yok/metin.txt"), "there is no folder yok"),
+    (("metin.txt", "--dictionary", "tr.dic"), "dictionary file tr.dic does not exist"),
+    (("metin.txt", "--lexicon", "yok.jsonl"), "yok.jsonl"),
+    (("bozuk.txt",), "the text bozuk.txt is not UTF-8: byte 0 is 0xff"),
+])  # fmt: skip
+def test_restore_of_what_makes_no_sense(error_of, tiny, tmp_path, arguments, message):
+    (tmp_path / "metin.txt").write_text("Dun aksam", encoding="utf-8")
+    (tmp_path / "bozuk.txt").write_bytes(b"\xff\xfe")
+    assert message in error_of("restore", *arguments, "--model", tiny)
+
+
+def test_render_of_what_is_no_trace(error_of, tmp_path):
+    assert "yok.jsonl" in error_of("render", "yok.jsonl")
+    (tmp_path / "metin.jsonl").write_text('{"text": "ev"}\n', encoding="utf-8")
+    assert "metin.jsonl" in error_of("render", "metin.jsonl")
+
+
 # models
 
 

@@ -152,6 +152,8 @@ def of_regex(pattern: str, alphabet: tuple[str, ...]) -> Automaton:
         index = Index(pattern, vocabulary)
     except (ValueError, TypeError) as error:
         told = str(error).splitlines()[0]
+        if "incompatible with the regex" in told:
+            told = "no text that the vocabulary can write matches it"
         raise InputError(f"the regular expression {pattern!r} cannot be used: {told}") from None
     transitions = index.get_transitions()
     found = dict.fromkeys([index.get_initial_state(), *transitions, *index.get_final_states()])

@@ -68,8 +68,10 @@ class Infiller:
         """Samples, in order.
 
         Raises:
-            InputError: the text has no gap or is too long, or a constraint cannot be kept.
+            InputError: the text has no gap or is too long, no gap may be, or a constraint cannot be kept.
         """
+        if self.max_gap < 1:
+            raise InputError(f"the longest gap must be at least 1, not {self.max_gap}")
         template = self._template()
         lengths = self.lengths(template)
         last: dict[int, DenoisingStep] = {}
