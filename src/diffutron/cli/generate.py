@@ -85,7 +85,7 @@ def generate(
     settings = {
         "steps": steps, "block_length": block_length, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "order": order, "pace": pace, "revision": revision, "guidance": guidance,
-        "well_formed": well_formed, "dictionary": dictionary,
+        "well_formed": well_formed, "dictionary": str(dictionary) if dictionary else None,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
     check(settings, SamplerSettings, place="generate")  # before the model is loaded

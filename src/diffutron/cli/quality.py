@@ -116,7 +116,7 @@ def generation(
     if json:
         print_json({
             "model": model, "reference": str(reference), "dictionary": getattr(spelling, "name", None), "judge": judge,
-            "seed": seed, "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(),
+            "seed": seed, "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(mode="json"),
             **{name: each.as_dict() for name, each in found.items()},
         })  # fmt: skip
         return
