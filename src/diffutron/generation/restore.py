@@ -30,10 +30,10 @@ EVIDENCE = ("model", "pieces", "place", "rounding", "dictionary", "lexicon")
 """what speaks for a word: nats of the model, and of its pieces; clashes of vowels; whether the dictionary has it; how
 often the lexicon does, as log(1 + count)"""
 WEIGHTS: dict[tuple[bool, bool], tuple[float, ...]] = {
-    (False, False): (0.44, 0.13, -1.9, -1.5, 0.0, 0.0),
-    (True, False): (0.37, 0.12, -1.3, -1.1, 3.5, 0.0),
-    (False, True): (0.17, 0.18, -1.0, -0.63, 0.0, 2.2),
-    (True, True): (0.15, 0.18, -0.85, -0.56, 1.9, 1.9),
+    (False, False): (0.52, 0.09, -2.35, -1.78, 0.0, 0.0),
+    (True, False): (0.43, 0.08, -1.48, -1.10, 4.68, 0.0),
+    (False, True): (0.24, 0.18, -1.14, -0.51, 0.0, 2.35),
+    (True, True): (0.21, 0.22, -0.87, -0.19, 3.50, 1.83),
 }
 """of each piece of evidence, by whether there is a dictionary, and a lexicon"""
 _AROUND = re.compile(r"^\W+|\W+$")
