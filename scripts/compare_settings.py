@@ -42,29 +42,29 @@ FREE = {"repetition_penalty": 1.0, "no_repeat_ngram": 0}
 """no rule against repeats"""
 ROWS: dict[str, dict[str, Any]] = {
     "ancestral": {**FREE, "order": "random", "temperature": 1.0, "top_p": None},
-    "random, top-p 0.9": {**FREE, "order": "random", "temperature": 1.0},
+    "random, T 1": {**FREE, "order": "random", "temperature": 1.0},
     "random, T 0.7": {**FREE, "order": "random"},
-    "random, T 0.5": {**FREE, "order": "random", "temperature": 0.5},
     "greedy": {**FREE, "temperature": 0.0},
-    "confidence, T 0.7, no top-p": {**FREE, "top_p": None},
+    "plain loop, T 0.7": {**FREE, "top_p": None},
     "confidence, T 0.7": {**FREE},
     "confidence, T 1": {**FREE, "temperature": 1.0},
     "margin, T 1": {**FREE, "order": "margin", "temperature": 1.0},
     "entropy, T 1": {**FREE, "order": "entropy", "temperature": 1.0},
     "left to right, T 0.7": {**FREE, "block_length": 1},
     "left to right, T 1": {**FREE, "block_length": 1, "temperature": 1.0},
-    "blocks of 8, T 1": {**FREE, "block_length": 8, "temperature": 1.0},
     "one block, T 1": {**FREE, "block_length": 64, "temperature": 1.0},
-    "32 calls": {**FREE, "temperature": 1.0, "steps": 32},
-    "threshold 0.9": {**FREE, "temperature": 1.0, "pace": "threshold:0.9"},
-    "factor 1": {**FREE, "temperature": 1.0, "pace": "factor:1"},
-    "entropy bound 0.5": {**FREE, "temperature": 1.0, "pace": "entropy:0.5"},
-    "p2": {**FREE, "temperature": 1.0, "revision": "p2:1", "steps": 96},
-    "rescale 0.05": {**FREE, "temperature": 1.0, "revision": "rescale:0.05", "steps": 96},
-    "fast": {**FREE, "temperature": 1.0, "reading": "fast"},
-    "penalty 1.2 *": {**FREE, "temperature": 1.0, "repetition_penalty": 1.2},
-    "well-formed 4 *": {**FREE, "temperature": 1.0, "well_formed": 4.0},
-    "well-formed 4, dictionary *": {**FREE, "temperature": 1.0, "well_formed": 4.0, "dictionary": True},
+    "32 calls, T 1": {**FREE, "temperature": 1.0, "steps": 32},
+    "threshold 0.9, T 1": {**FREE, "temperature": 1.0, "pace": "threshold:0.9"},
+    "entropy bound 0.5, T 1": {**FREE, "temperature": 1.0, "pace": "entropy:0.5"},
+    "p2, T 1": {**FREE, "temperature": 1.0, "revision": "p2:1", "steps": 96},
+    "rescale 0.05, T 1": {**FREE, "temperature": 1.0, "revision": "rescale:0.05", "steps": 96},
+    "guidance 0.5, T 1": {**FREE, "temperature": 1.0, "guidance": 0.5},
+    "fast, T 0.7, no top-p": {**FREE, "top_p": None, "reading": "fast"},
+    "fast, entropy bound 0.5, T 0.7, no top-p": {**FREE, "top_p": None, "reading": "fast", "pace": "entropy:0.5"},
+    "penalty 1.2, T 0.7 *": {"repetition_penalty": 1.2, "no_repeat_ngram": 0},
+    "penalty 1.2, no 3-gram twice, T 0.7 *": {"repetition_penalty": 1.2, "no_repeat_ngram": 3},
+    "well-formed 4, T 1 *": {**FREE, "temperature": 1.0, "well_formed": 4.0},
+    "well-formed 4, dictionary, T 1 *": {**FREE, "temperature": 1.0, "well_formed": 4.0, "dictionary": True},
 }
 COLUMNS = ("valid_words", "distinct_1", "distinct_2", "repeated_4grams", "entropy", "harmony_breaks")
 
@@ -192,7 +192,9 @@ def score_of(quality: TextQuality, column: str) -> dict[str, float | None]:
 
 
 def least(row: dict[str, Any], real: dict[str, Any]) -> float:
-    ratios = [row[name]["value"] / real[name]["value"] for name in ("valid_words", "distinct_2", "entropy")]
+    ratios: list[float] = [
+        row[name]["value"] / real[name]["value"] for name in ("valid_words", "distinct_2", "entropy")
+    ]
     ratios.append((1 - row["repeated_4grams"]["value"]) / (1 - real["repeated_4grams"]["value"]))
     return min(1.0, *ratios)
 

@@ -95,10 +95,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ways(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
+def ways(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What the model is helped by, by name."""
     lexicon, dictionary = {"lexicon": options.lexicon}, {"dictionary": options.dictionary}
-    found: dict[str, dict[str, Path]] = {"restored": {}}
+    found: dict[str, dict[str, Any]] = {"restored": {}}
     if options.dictionary is not None:
         found["with dictionary"] = dictionary
     if options.with_lexicon:

@@ -38,6 +38,7 @@ WEIGHTS: dict[tuple[bool, bool], tuple[float, ...]] = {
 """of each piece of evidence, by whether there is a dictionary, and a lexicon"""
 _AROUND = re.compile(r"^\W+|\W+$")
 _LOOKED_UP = 64
+_SETTLED = 0.98
 MARKED_SHARE = 0.33
 """of the letters that can have a mark, as many have one in Turkish text"""
 _SLIP = {"typing": math.log(0.01 / 300), "ocr": math.log(0.01 / 10)}
@@ -231,12 +232,17 @@ class Restorer:
         return windows
 
     def weigh(self, words: Sequence[Candidates]) -> None:
-        """Ask the model, twice: the second time among what the first time found."""
+        """Ask the model, and of what is not settled then once more, among what the first time found."""
         rows, weights = WordRows(self.generator.reader, self.generator.codec), self.weights
-        for _ in range(2):
+        for settled in (1.0, _SETTLED):
             guesses = [int(word.log_probs(weights).argmax()) for word in words]
             standing = [word.ids[index] for word, index in zip(words, guesses, strict=True)]
-            asked = [word.ids if len(word.ids) > 1 else [] for word in words]
+            asked = [
+                word.ids
+                if len(word.ids) > 1 and (settled == 1 or word.log_probs(weights).max() < math.log(settled))
+                else []
+                for word in words
+            ]
             found = rows.log_probs([word.place.gap for word in words], standing, asked)
             for word, log_probs in zip(words, found, strict=True):
                 if log_probs:

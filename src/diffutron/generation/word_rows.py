@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import torch
 
@@ -51,7 +50,7 @@ class WordRows:
     """Reads log probabilities of words in a window of a text.
 
     Args:
-        apart: so many words from one hidden word to the next; each pass hides as many words as that allows.
+        apart: at least so many words from one hidden word to the next; a row hides as many as that allows.
         rows: at most so many rows in a call.
     """
 
@@ -107,11 +106,11 @@ class WordRows:
         self, words: Sequence[tuple[int, ...]], candidates: Sequence[Sequence[tuple[int, ...]]]
     ) -> Iterator[dict[int, int]]:
         """Words to hide together, and with how many pieces each; every length of a word's candidates once."""
-        asked = [index for index in range(len(words)) if candidates[index]]
-        for first in range(self.apart):
-            lengths = [
-                [(index, length) for length in sorted({len(ids) for ids in candidates[index]})]
-                for index in asked if index % self.apart == first
-            ]  # fmt: skip
-            for together in zip_longest(*lengths):
-                yield dict(each for each in together if each is not None)
+        rows = list[tuple[int, dict[int, int]]]()  # the last word that a row hides, and all of them
+        for index in range(len(words)):
+            for length in sorted({len(ids) for ids in candidates[index]}):
+                row = next((row for row, (last, _) in enumerate(rows) if index - last >= self.apart), len(rows))
+                hidden = rows[row][1] if row < len(rows) else {}
+                rows[row : row + 1] = [(index, {**hidden, index: length})]
+        for _, hidden in rows:
+            yield hidden
