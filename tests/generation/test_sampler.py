@@ -210,6 +210,29 @@ def test_filters_keep_the_token_that_crosses_top_p_the_k_best_and_what_is_near_t
     assert kept_by(logits) == [0, 1, 2, 3]
 
 
+def drawn_by_sorting(logits, u, top_p, min_p):
+    probs = logits.double().softmax(-1)
+    ordered = probs.sort(descending=True, stable=True)
+    before = ordered.values.cumsum(0) - ordered.values
+    kept = (before < (top_p or math.inf)) & (ordered.values >= (min_p or 0) * ordered.values[0])
+    weights = torch.zeros_like(probs).scatter(0, ordered.indices[kept], ordered.values[kept]).cumsum(0)
+    return int(torch.searchsorted(weights, u * weights[-1], right=True))
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 1.0, 2.0, 6.0])
+@pytest.mark.parametrize(("top_p", "min_p"), [(0.9, None), (0.5, None), (0.999999, None), (0.95, 0.01), (None, 0.001)])
+def test_filters_draw_what_sorting_the_whole_vocabulary_draws(spread, top_p, min_p):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(30, 5000, generator=generator) * spread
+    u = torch.rand(30, dtype=torch.float64, generator=generator)
+    settings = {**no_filter, "top_p": top_p, "min_p": min_p}
+    tokens, closeness = draw_from_best(logits, u, **settings)
+    slow = [drawn_by_sorting(line, each, top_p, min_p) for line, each in zip(logits, u, strict=True)]
+    assert all(one == other or close < 1e-6 for one, other, close in zip(tokens.tolist(), slow, closeness, strict=True))
+    alone = [int(draw_from_best(logits[[row]], u[[row]], **settings)[0]) for row in range(30)]
+    assert tokens.tolist() == alone
+
+
 def test_a_flat_distribution_is_filtered_as_exactly_as_a_sharp_one():
     logits = torch.zeros(1, 1000)
     logits[0, :400] = 1e-3

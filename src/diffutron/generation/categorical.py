@@ -8,6 +8,9 @@ from torch import Tensor
 
 _BLOCK = 512
 _CANDIDATES = 256
+_ROWS = 64
+_BANDS, _BANDS_A_NAT = 8192, 256
+"""32 nats: below that, nothing of a probability is left that a filter could ask for"""
 
 
 def draw_from(
@@ -75,27 +78,68 @@ def draw_from_best(
     scaled = logits.double() if temperature < 0.05 else logits
     scaled = scaled / temperature if temperature != 1 else scaled
     total = scaled.logsumexp(dim=-1, keepdim=True)
-    for count in (_CANDIDATES, logits.shape[-1]):
-        count = min(count, top_k or count, logits.shape[-1])
-        best = scaled.topk(count, dim=-1)
-        probs = (best.values - total).double().exp()
-        before = probs.cumsum(dim=-1) - probs
-        outside = torch.zeros_like(probs, dtype=torch.bool)
-        # A filter that leaves out some of the candidates has seen enough of them.
-        reach = probs.sum(dim=-1) if top_k is not None and count == top_k else torch.ones_like(probs[:, 0])
-        if top_p is not None:
-            outside |= before >= top_p * reach[:, None]
-        if min_p is not None:
-            outside |= probs < min_p * probs[:, :1]
-        is_enough = count in (top_k, logits.shape[-1]) or bool(outside[:, -1].all())
-        if is_enough:
-            break
+    count = min(top_k or _CANDIDATES, logits.shape[-1])
+    best = scaled.topk(count, dim=-1)
+    probs = (best.values - total).double().exp()
+    before = probs.cumsum(dim=-1) - probs
+    outside = torch.zeros_like(probs, dtype=torch.bool)
+    if top_p is not None:
+        outside |= before >= top_p * (probs.sum(dim=-1, keepdim=True) if top_k is not None else 1.0)
+    if min_p is not None:
+        outside |= probs < min_p * probs[:, :1]
     # In the order of ids: between nearly equal tokens the order of probabilities hangs on the last bit.
     ids, order = best.indices.sort(dim=-1)
     kept = probs.masked_fill(outside, 0.0).gather(-1, order)
-    sums = kept.sum(dim=-1)
-    index, offset, width = _place(kept, u.double() * sums)
-    return ids.gather(-1, index[:, None]).squeeze(-1), torch.minimum(offset, width - offset).abs() / sums
+    index, closeness = _draw(kept, u)
+    found = ids.gather(-1, index[:, None]).squeeze(-1)
+    # A filter that leaves out some of the candidates has seen enough of them.
+    if top_k is None and count < logits.shape[-1]:
+        for rows in (~outside[:, -1]).nonzero().squeeze(-1).split(_ROWS):
+            if len(rows):
+                kept = _weights_of_best(scaled[rows], total[rows], top_p, min_p)
+                found[rows], closeness[rows] = _draw(kept, u[rows])
+    return found, closeness
+
+
+def _weights_of_best(
+    scaled: Float[Tensor, "N V"], total: Float[Tensor, "N 1"], top_p: float | None, min_p: float | None
+) -> Float[Tensor, "N V"]:
+    """The probabilities in float64, 0 for what a filter leaves out: nothing is sorted but a narrow band.
+
+    Probabilities are summed by how far they lie below the greatest. In one band the sum crosses ``top_p``; what lies
+    above it is kept, and only what lies in it has to be put in order.
+    """
+    probs = (scaled - total).double().exp()
+    peak = scaled.amax(dim=-1, keepdim=True)
+    kept = torch.ones_like(scaled, dtype=torch.bool)
+    if top_p is not None:
+        band = ((peak - scaled) * _BANDS_A_NAT).clamp_(max=_BANDS - 1).long()
+        reached = torch.zeros(len(scaled), _BANDS, dtype=torch.float64, device=scaled.device)
+        reached = reached.scatter_add_(1, band, probs).cumsum(dim=-1)
+        crossing = (reached < top_p).sum(dim=-1, keepdim=True).clamp_(max=_BANDS - 1)
+        inside = band == crossing
+        kept = band < crossing
+        size = int(inside.sum(dim=-1).max())
+        # All of the band, of equals the first id first.
+        ids = scaled.masked_fill(~inside, -torch.inf).topk(size, dim=-1).indices.sort(dim=-1).values
+        is_real = inside.gather(-1, ids)
+        values = scaled.gather(-1, ids).masked_fill(~is_real, -torch.inf)
+        order = values.sort(dim=-1, descending=True, stable=True).indices
+        ids, is_real = ids.gather(-1, order), is_real.gather(-1, order)
+        inner = probs.gather(-1, ids).masked_fill(~is_real, 0.0)
+        above = torch.where(crossing > 0, reached.gather(-1, (crossing - 1).clamp(min=0)), 0.0)
+        before = above + inner.cumsum(dim=-1) - inner
+        kept = kept.scatter(-1, ids, kept.gather(-1, ids) | is_real & (before < top_p))
+    if min_p is not None:
+        kept &= probs >= min_p * (peak - total).double().exp()
+    return probs.masked_fill_(~kept, 0.0)
+
+
+def _draw(weights: Float[Tensor, "N V"], u: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """One index for each row, and how far ``u`` was from another, as a share of all weight."""
+    sums = weights.sum(dim=-1)
+    index, offset, width = _place(weights, u.double() * sums)
+    return index, torch.minimum(offset, width - offset).abs() / sums
 
 
 def _place(
