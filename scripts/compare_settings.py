@@ -37,33 +37,33 @@ from diffutron.text import normalise
 from diffutron.text.spelling import Dictionary, open_dictionary
 from diffutron.tokens.codec import TextCodec
 
-PROMPT, LENGTH = 12, 64
+PROMPT, LENGTH = 12, 32
 FREE = {"repetition_penalty": 1.0, "no_repeat_ngram": 0}
 """no rule against repeats"""
 ROWS: dict[str, dict[str, Any]] = {
     "ancestral": {**FREE, "order": "random", "temperature": 1.0, "top_p": None},
     "random, T 1": {**FREE, "order": "random", "temperature": 1.0},
-    "random, T 0.7": {**FREE, "order": "random"},
     "greedy": {**FREE, "temperature": 0.0},
-    "plain loop, T 0.7": {**FREE, "top_p": None},
-    "confidence, T 0.7": {**FREE},
+    "plain loop, T 0.7": {**FREE, "temperature": 0.7, "top_p": None},
+    "confidence, T 0.7": {**FREE, "temperature": 0.7},
     "confidence, T 1": {**FREE, "temperature": 1.0},
-    "margin, T 1": {**FREE, "order": "margin", "temperature": 1.0},
+    "confidence, T 1, no top-p": {**FREE, "temperature": 1.0, "top_p": None},
+    "confidence, T 1.2": {**FREE, "temperature": 1.2},
+    "confidence, T 1.3": {**FREE, "temperature": 1.3},
+    "confidence, T 1.4": {**FREE, "temperature": 1.4},
+    "confidence, T 1.2, top-p 0.8": {**FREE, "temperature": 1.2, "top_p": 0.8},
     "entropy, T 1": {**FREE, "order": "entropy", "temperature": 1.0},
-    "left to right, T 0.7": {**FREE, "block_length": 1},
     "left to right, T 1": {**FREE, "block_length": 1, "temperature": 1.0},
-    "one block, T 1": {**FREE, "block_length": 64, "temperature": 1.0},
-    "32 calls, T 1": {**FREE, "temperature": 1.0, "steps": 32},
-    "threshold 0.9, T 1": {**FREE, "temperature": 1.0, "pace": "threshold:0.9"},
+    "blocks of 8, T 1": {**FREE, "block_length": 8, "temperature": 1.0},
+    "16 calls, T 1": {**FREE, "temperature": 1.0, "steps": 16},
     "entropy bound 0.5, T 1": {**FREE, "temperature": 1.0, "pace": "entropy:0.5"},
-    "p2, T 1": {**FREE, "temperature": 1.0, "revision": "p2:1", "steps": 96},
-    "rescale 0.05, T 1": {**FREE, "temperature": 1.0, "revision": "rescale:0.05", "steps": 96},
-    "guidance 0.5, T 1": {**FREE, "temperature": 1.0, "guidance": 0.5},
-    "fast, T 0.7, no top-p": {**FREE, "top_p": None, "reading": "fast"},
-    "fast, entropy bound 0.5, T 0.7, no top-p": {**FREE, "top_p": None, "reading": "fast", "pace": "entropy:0.5"},
-    "penalty 1.2, T 0.7 *": {"repetition_penalty": 1.2, "no_repeat_ngram": 0},
-    "penalty 1.2, no 3-gram twice, T 0.7 *": {"repetition_penalty": 1.2, "no_repeat_ngram": 3},
+    "p2, T 1": {**FREE, "temperature": 1.0, "revision": "p2:1", "steps": 48},
+    "fast, T 0.7, no top-p": {**FREE, "temperature": 0.7, "top_p": None, "reading": "fast"},
+    "fast, 16 calls, T 0.7, no top-p": {**FREE, "temperature": 0.7, "top_p": None, "reading": "fast", "steps": 16},
+    "fast, 8 calls, T 0.7, no top-p": {**FREE, "temperature": 0.7, "top_p": None, "reading": "fast", "steps": 8},
+    "penalty 1.2, no 3-gram twice, T 0.7 *": {"temperature": 0.7, "repetition_penalty": 1.2, "no_repeat_ngram": 3},
     "well-formed 4, T 1 *": {**FREE, "temperature": 1.0, "well_formed": 4.0},
+    "well-formed 4, T 1.3 *": {**FREE, "temperature": 1.3, "well_formed": 4.0},
     "well-formed 4, dictionary, T 1 *": {**FREE, "temperature": 1.0, "well_formed": 4.0, "dictionary": True},
 }
 COLUMNS = ("valid_words", "distinct_1", "distinct_2", "repeated_4grams", "entropy", "harmony_breaks")

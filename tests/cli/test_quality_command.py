@@ -64,8 +64,8 @@ def test_samples_are_those_that_their_seed_and_prompt_give_alone(run):
     ]  # fmt: skip
     alone = json.loads(run(*SHORT[:4], "--num-samples", "1", "--seed", "6", "--json"))
     assert alone["unconditional"]["texts"] == [found["unconditional"]["texts"][1]]
-    assert found["sampler"]["no_repeat_ngram"] == 3
-    assert json.loads(run(*SHORT, "--no-repeat-ngram", "0", "--json"))["sampler"]["no_repeat_ngram"] == 0
+    assert found["sampler"]["no_repeat_ngram"] == 0
+    assert json.loads(run(*SHORT, "--no-repeat-ngram", "3", "--json"))["sampler"]["no_repeat_ngram"] == 3
 
 
 def test_the_prompt_is_not_measured_nor_the_end_of_a_word_that_it_began(run):

@@ -27,7 +27,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas after the prompt, in tokens.")] = 64,
     steps: Annotated[int | None, typer.Option(help="Denoiser calls; one a token unless given.")] = None,
     block_length: Annotated[int, typer.Option(help="Tokens to a block; blocks are filled left to right.")] = 32,
-    temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 1.3,
     top_k: Annotated[int | None, typer.Option(help="Draw from so many tokens only.")] = None,
     top_p: Annotated[float, typer.Option(help="Draw from the most probable tokens up to this probability.")] = 0.9,
     min_p: Annotated[
@@ -40,8 +40,8 @@ def generate(
     revision: Annotated[
         str | None, typer.Option(help="Hide tokens again: cap:0.02, rescale:0.05, loop:0.02 (ReMDM), p2:1.")
     ] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.2,
-    no_repeat_ngram: Annotated[int, typer.Option(help="No run of so many tokens twice; 0 allows it.")] = 3,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="No run of so many tokens twice; 0 allows it.")] = 0,
     well_formed: Annotated[float, typer.Option(help="Above 0: nats against pieces that break a Turkish word.")] = 0.0,
     dictionary: Annotated[
         Path | None, typer.Option(metavar="FILE.dic", help="For --well-formed: a Hunspell dictionary.")

@@ -65,7 +65,7 @@ def generation(
     ] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Texts to write; the first has the seed.")] = 20,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Their length in tokens.")] = 64,
-    no_repeat_ngram: Annotated[int, typer.Option(min=0, help="As for generate; 0 allows every repetition.")] = 3,
+    no_repeat_ngram: Annotated[int, typer.Option(min=0, help="As for generate; 0 allows every repetition.")] = 0,
     dictionary: Annotated[
         Path | None, typer.Option(metavar="FILE.dic", help="A Hunspell dictionary, its .aff beside it.")
     ] = None,

@@ -28,7 +28,7 @@ class SamplerSettings(Settings):
     """Denoiser calls; fewer commit several tokens at once. One for each token unless given."""
     block_length: int = Field(default=32, ge=1)
     """Tokens to a block; blocks are filled left to right, positions inside a block in any order."""
-    temperature: float = Field(default=0.7, ge=0, allow_inf_nan=False)
+    temperature: float = Field(default=1.3, ge=0, allow_inf_nan=False)
     """0 takes the most probable token."""
     top_k: int | None = Field(default=None, ge=1)
     """Draw from the k most probable tokens only."""
@@ -42,9 +42,9 @@ class SamplerSettings(Settings):
     """How many are: an even number, or ``threshold:0.9``, ``factor:1``, ``entropy:0.1`` for as many as are sure."""
     revision: RevisionSettings | None = None
     """Hide committed tokens again: ``cap:0.02``, ``rescale:0.05``, ``loop:0.02`` (ReMDM), ``p2:1``."""
-    repetition_penalty: float = Field(default=1.2, ge=1, allow_inf_nan=False)
+    repetition_penalty: float = Field(default=1.0, ge=1, allow_inf_nan=False)
     """Divides the probability of tokens already generated."""
-    no_repeat_ngram: int = Field(default=3, ge=0)
+    no_repeat_ngram: int = Field(default=0, ge=0)
     """No run of so many tokens is generated twice; 0 allows it."""
     well_formed: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Nats taken from a piece that breaks a Turkish word: wrong harmony, d after p, a capital inside, a non-word."""
