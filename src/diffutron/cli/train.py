@@ -192,7 +192,7 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
 
     denoiser, codec, max_tokens = run.loaded.denoiser, run.codec, run.recipe.data.max_tokens
     texts = list(itertools.islice(read_texts(run.corpus.heldout), max_texts)) if run.corpus.report["heldout"] else []
-    generator = Generator(denoiser, codec, learned_end=diffusion_config(run)["learned_end"])
+    learned_end = diffusion_config(run)["learned_end"]
     requests = []
     for prompt in PROMPTS:
         room = denoiser.max_positions - 1 - len(codec.encode(prompt))
@@ -201,6 +201,7 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
 
     def evaluate() -> dict[str, Any]:
         scores = masked_perplexity(denoiser, codec, texts, max_tokens=max_tokens).as_dict() if texts else {}
+        generator = Generator(denoiser, codec, learned_end=learned_end)  # a reader is of the weights as they were
         samples = generator.complete(requests, SamplerSettings())
         return {**scores, "samples": [sample.as_dict() for sample in samples]}
 

@@ -82,7 +82,8 @@ class _Row:
 
 
 class DenoiserReader:
-    """Reads a denoiser. A row that is as it was is not computed again.
+    """Reads a denoiser with the weights that it has when the reader is made. A row that is as it was is not computed
+    again.
 
     Args:
         bias: added to every logit, [V]: -inf forbids an id. It costs nothing, for the decoder adds a bias anyway.
