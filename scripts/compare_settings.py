@@ -143,12 +143,12 @@ def written(
     if settings.get("dictionary"):
         settings["dictionary"] = dictionary.name
     generator = Generator.of(loaded, codec, reading=reading)
-    progress = ProgressLine().counter(name, "tokens")
+    progress = ProgressLine().counter(name, "calls")
     done = [0]
 
     def tell(step: Any) -> None:
-        done[0] += len(step.committed)
-        progress(done[0], LENGTH * len(prompts))
+        done[0] += 1
+        progress(done[0], len(prompts) * (settings.get("steps") or LENGTH))
 
     requests = [Request(prompt, LENGTH, seed=seed) for prompt in prompts]
     completions = generator.complete(requests, SamplerSettings.model_validate(settings), tell)
