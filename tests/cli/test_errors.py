@@ -116,8 +116,8 @@ def test_eval_ppl_of_a_missing_file(error_of):
 
 
 def test_eval_ppl_of_an_unknown_kind_of_file(error_of, tmp_path):
-    (tmp_path / "a.csv").write_text("text\nbir\n")
-    assert error_of("eval", "ppl", "--data", "a.csv").startswith("a.csv: unknown kind of file; readable are .jsonl, ")
+    (tmp_path / "a.doc").write_text("text\nbir\n")
+    assert error_of("eval", "ppl", "--data", "a.doc").startswith("a.doc: unknown kind of file; readable are .jsonl, ")
 
 
 @pytest.mark.parametrize("rate", ["0", "1.5", "-0.1", "nan"])

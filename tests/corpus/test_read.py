@@ -144,6 +144,49 @@ def test_a_line_of_a_text_file_that_is_not_utf8_is_left_out_of_its_text(read):
     assert faults == {"2": "is not UTF-8"}
 
 
+def test_a_list_of_json_objects_is_read_and_what_is_none_is_named(read):
+    records, faults = read("a.json", '[{"text": "bir"}, 3, {"text": "iki"}, {"text": "\\ud800"}]')
+    assert [record["text"] for record in records.values()] == ["bir", "iki"]
+    assert faults == {"2": "is a JSON int, not an object", "4": "broken JSON (surrogates not allowed)"}
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    ('{"text": "bir"}', "is a JSON dict, not a list of objects"), ("[1, 2", "broken JSON"),
+    (b"[\xff]", "is not UTF-8"), ("[" * 100_000, "broken JSON"),
+])  # fmt: skip
+def test_json_that_is_no_list_is_a_fault_of_the_file(read, content, reason):
+    records, faults = read("a.json", content)
+    assert not records
+    assert len(faults) == 1
+    assert reason in next(iter(faults.values()))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_rows_of_csv_are_records_by_their_names_and_lines(read, mark):
+    rows = [["soru", "cevap"], ["Ne?", '"Bu, ""o"" ve; şu\tdeğil"'], ["Nasıl?", '"iki\nsatır"'], ["Kim?", "Ali"]]
+    records, faults = read("a.csv", "\ufeff" + "\r\n".join(mark.join(row) for row in rows))
+    assert list(records.values()) == [
+        {"soru": "Ne?", "cevap": 'Bu, "o" ve; şu\tdeğil'}, {"soru": "Nasıl?", "cevap": "iki\nsatır"},
+        {"soru": "Kim?", "cevap": "Ali"},
+    ]  # fmt: skip
+    assert list(records) == ["2", "4", "5"]
+    assert not faults
+
+
+def test_a_row_of_csv_with_other_fields_is_named_and_the_rest_is_read(read):
+    records, faults = read("a.csv", "soru,cevap\nNe?\nKim?,Ali,Veli\nNasıl?,İyi\n")
+    assert list(records.values()) == [{"soru": "Nasıl?", "cevap": "İyi"}]
+    assert faults == dict.fromkeys(("2", "3"), "has not as many fields as the 2 names above")
+
+
+def test_csv_that_breaks_off_gives_what_stood_before(read):
+    records, faults = read("a.csv", 'soru,cevap\nNe?,Bu\nKim?,"Ali\n')
+    assert list(records.values()) == [{"soru": "Ne?", "cevap": "Bu"}]
+    assert "broken CSV" in next(iter(faults.values()))
+    records, faults = read("b.csv", b"soru,cevap\nNe?,Bu\n" + b"Kim?,\xff\n")
+    assert "is not UTF-8" in next(iter(faults.values()))
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz", "a.txt.gz"])
 def test_an_empty_file_holds_nothing_and_breaks_nothing(read, name):
     assert read(name, b"") == ({}, {})
@@ -244,6 +287,7 @@ def test_a_folder_is_read_whole_in_order_of_name(tmp_path):
     (tmp_path / "b" / "y.jsonl.gz").write_bytes(gzip.compress(lines("üçüncü")))
     (tmp_path / "b" / "x.txt.gz").write_bytes(gzip.compress(b"ikinci"))
     (tmp_path / "README.md").write_text("not data")
+    (tmp_path / "manifest.json").write_text('{"documents": 4}')
     (tmp_path / "d.jsonl.bak").write_text("not data")
     (tmp_path / "e.parquet").mkdir()  # a folder, whatever it is called
     assert [text.strip() for text in read_texts(tmp_path)] == ["birinci", "ikinci", "üçüncü", "dördüncü"]
@@ -256,7 +300,7 @@ def test_a_folder_without_data_says_what_is_readable(tmp_path):
     assert str(caught.value).startswith(f"{tmp_path} holds no file of a known kind; readable are .jsonl, ")
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.json", "jsonl", "a.jsonl.7z", "a.parquet.gz"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.yaml", "jsonl", "a.jsonl.7z", "a.parquet.gz"])
 def test_an_unknown_kind_of_file_says_what_is_readable(tmp_path, name):
     (tmp_path / name).write_text("x")
     with pytest.raises(DataError, match=r"unknown kind of file; readable are \.jsonl, "):

@@ -23,7 +23,7 @@ FastOption = Annotated[
 ]
 WatchOption = Annotated[bool, typer.Option("--watch", help="Show the text on stderr while it emerges.")]
 TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write every step to this file.")]
-DataOption = Annotated[Path, typer.Option("--data", help="JSONL(.gz), parquet or txt, or a folder of them.")]
+DataOption = Annotated[Path, typer.Option("--data", help="JSONL(.gz), CSV, parquet or txt, or a folder of them.")]
 TextFieldOption = Annotated[str, typer.Option(help="The field that holds the text.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe setting, e.g. lora.r=64.")

@@ -1,11 +1,14 @@
-"""Raw files to records: JSONL, text, parquet and Wikipedia dumps, compressed or not. What cannot be read is reported,
-the rest is."""
+"""Raw files to records: JSONL, JSON, CSV, text, parquet and Wikipedia dumps, compressed or not. What cannot be read is
+reported, the rest is."""
 
 from __future__ import annotations
 
 import bz2
 import contextlib
+import csv
 import gzip
+import io
+import itertools
 import json
 import logging
 import lzma
@@ -22,8 +25,13 @@ from diffutron.errors import DataError
 log = logging.getLogger(__name__)
 
 PACKINGS = ("", ".gz", ".zst", ".xz", ".bz2")
-SUFFIXES = (*(kind + packing for kind in (".jsonl", ".txt", ".xml") for packing in PACKINGS), ".parquet")
-_READABLE = ".jsonl, .txt and .xml, plain or as .gz, .zst, .xz or .bz2, and .parquet"
+SUFFIXES = (
+    *(kind + packing for kind in (".jsonl", ".json", ".csv", ".txt", ".xml") for packing in PACKINGS),
+    ".parquet",
+)
+_NOT_IN_FOLDERS = tuple(".json" + packing for packing in PACKINGS)
+"""read where it is named; in a folder it is more often about the data than data"""
+_READABLE = ".jsonl, .json, .csv, .txt and .xml, plain or as .gz, .zst, .xz or .bz2, and .parquet"
 LONGEST_LINE = 64 * 2**20
 """in bytes; a longer line is no document, and would not fit into memory beside its copies"""
 
@@ -95,7 +103,7 @@ def files_of(path: Path | str) -> list[Path]:
     if path.is_dir():
         found = sorted(
             file for file in path.rglob("*")
-            if file.is_file() and file.name.endswith(SUFFIXES)
+            if file.is_file() and file.name.endswith(SUFFIXES) and not file.name.endswith(_NOT_IN_FOLDERS)
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )  # fmt: skip
         if not found:
@@ -113,8 +121,9 @@ def read_records(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each record of a file with its place (``file:line``).
 
-    A line of JSONL is a record; in a text file blank lines separate texts, each a record ``{"text": ...}``; a parquet
-    row and an article of a Wikipedia dump is one. Broken lines go to ``on_fault``, and so does a file that breaks off,
+    A line of JSONL is a record, an object in a list of JSON, and a row of CSV under a row of names, between commas,
+    semicolons or tabs; in a text file blank lines separate texts, each a record ``{"text": ...}``; a parquet row and an
+    article of a Wikipedia dump is one. Broken lines go to ``on_fault``, and so does a file that breaks off,
     after what stood before: to the first stripe's, if several read it.
 
     Raises:
@@ -127,6 +136,10 @@ def read_records(
             yield from _read_parquet(file, on_fault, stripe, place)
         elif kind.endswith(".jsonl"):
             yield from _read_jsonl(file, on_fault, stripe, place)
+        elif kind.endswith(".json"):
+            yield from _read_json(file, on_fault, stripe, place)
+        elif kind.endswith(".csv"):
+            yield from _read_csv(file, on_fault, stripe, place)
         elif kind.endswith(".xml"):
             yield from _read_dump(file, on_fault, stripe, place)
         else:
@@ -215,6 +228,67 @@ def _read_jsonl(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -
             yield place, record
         else:
             on_fault(Fault(place, f"is a JSON {type(record).__name__}, not an object"))
+
+
+def _read_json(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A list of objects; its records are numbered, for they have no lines. The whole file is in memory."""
+    with _open(file, reached) as stream:
+        raw = stream.read()
+    try:
+        found = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        found, told = None, "is not UTF-8"
+    except (ValueError, RecursionError) as error:
+        found, told = None, f"broken JSON ({getattr(error, 'msg', type(error).__name__)})"
+    else:
+        told = f"is a JSON {type(found).__name__}, not a list of objects"
+    if not isinstance(found, list):
+        if stripe.index == 0 and raw.strip():
+            on_fault(Fault(str(file), told, is_fatal=True))
+        return
+    for number, record in enumerate(found, 1):
+        if not stripe.holds(number):
+            continue
+        if not isinstance(record, dict):
+            on_fault(Fault(f"{file}:{number}", f"is a JSON {type(record).__name__}, not an object"))
+        elif not _is_text(record):
+            on_fault(Fault(f"{file}:{number}", "broken JSON (surrogates not allowed)"))
+        else:
+            yield f"{file}:{number}", record
+
+
+def _is_text(record: dict[str, Any]) -> bool:
+    """Whether it can be written: a lone surrogate is legal JSON and no text."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _read_csv(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
+    csv.field_size_limit(LONGEST_LINE)
+    with _open(file, reached) as stream:
+        lines = io.TextIOWrapper(cast(Any, stream), encoding="utf-8-sig", newline="")
+        number = 0
+        try:
+            head = lines.readline()
+            if not head.strip():
+                return
+            mark = max(",;\t", key=head.count)
+            rows = csv.DictReader(itertools.chain([head], lines), delimiter=mark, strict=True)
+            for number, row in enumerate(rows, 1):
+                place = f"{file}:{rows.line_num}"
+                if not stripe.holds(number):
+                    continue
+                if None in row or None in row.values():
+                    on_fault(Fault(place, f"has not as many fields as the {len(rows.fieldnames or ())} names above"))
+                else:
+                    yield place, dict(row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            if stripe.index == 0:
+                told = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"broken CSV ({error})"
+                on_fault(Fault(f"{file}, after row {number}", f"{told}; nothing more of the file can be read"))
 
 
 def _read_text(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ class SourceSettings(Settings):
     """One source of texts: a file or folder, or a data set on the hub."""
 
     path: str | None = None
-    """A file or folder of JSONL, txt, parquet or a Wikipedia dump, compressed or not; or hf://org/name@revision."""
+    """A file or folder of JSONL, CSV, txt, parquet or a Wikipedia dump, packed or not; or hf://org/name@revision."""
     hub: str | None = None
     """A data set's id on the Hugging Face hub, read as a stream."""
     config: str | None = None
