@@ -1,0 +1,172 @@
+"""Records of instruction sets to conversations: Alpaca's columns, chat messages, ShareGPT's, questions and answers.
+
+A record tells its kind by the names of its fields, in any case of letters; :data:`COLUMNS` says what they hold. Nothing is
+guessed: a record that fits no kind, or whose turns make no conversation, is named with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from diffutron.corpus.read import Fault, OnFault, files_of, read_records, warn_of_fault
+from diffutron.errors import DataError
+from diffutron.text import normalise
+
+Role = Literal["system", "user", "assistant"]
+ROLES: dict[str, Role] = {
+    "system": "system", "sistem": "system", "user": "user", "human": "user", "kullanıcı": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "asistan": "assistant",
+}  # fmt: skip
+"""what sets call the roles"""
+COLUMNS: tuple[tuple[str, str | None, str], ...] = (
+    ("instruction", "input", "output"),  # Alpaca, LlamaTurk
+    ("input", None, "output"),  # InstrucTurca
+    ("instruction", "context", "response"),  # Dolly
+    ("prompt", None, "response"), ("prompt", None, "completion"), ("question", "context", "answer"),
+    ("soru", "metin", "cevap"), ("talimat", "girdi", "çıktı"), ("talimat", "giriş", "çıktı"),
+)  # fmt: skip
+"""names of what is asked, of what it is about, and of the answer; the first that a record has counts"""
+_LISTS = ("messages", "conversations", "conversation")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What somebody said."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of a user and an assistant by turns, ending with the assistant; before them, if at all, one of the system.
+
+    Attributes:
+        place: where it was read, ``file:line``.
+        source, license: as the record has them; empty if it does not.
+    """
+
+    turns: tuple[Turn, ...]
+    place: str = ""
+    source: str = ""
+    license: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that was said, for filters that read texts."""
+        return "\n\n".join(turn.text for turn in self.turns)
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """As chat templates take it."""
+        return [{"role": turn.role, "content": turn.text} for turn in self.turns]
+
+
+def read_conversations(path: Path | str, *, on_fault: OnFault = warn_of_fault) -> Iterator[Conversation]:
+    """The conversations of a file or folder; records that are none go to ``on_fault`` with the reason.
+
+    Raises:
+        DataError: there is no such file, or one of which nothing can be read.
+    """
+
+    def refuse_or_tell(fault: Fault) -> None:
+        if fault.is_fatal:
+            raise DataError(f"data file {fault.place} {fault.reason}")
+        on_fault(fault)
+
+    for file in files_of(path):
+        for place, record in read_records(file, refuse_or_tell):
+            try:
+                turns = turns_of(record)
+            except ValueError as error:
+                on_fault(Fault(place, str(error)))
+                continue
+            yield Conversation(turns, place, *(str(record.get(name) or "") for name in ("source", "license")))
+
+
+def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """The turns of a record, each in its normal form and without blanks around it.
+
+    Raises:
+        ValueError: it is of no known kind, or no conversation; says why.
+    """
+    fields = {_folded(str(name)): value for name, value in record.items()}
+    for name in _LISTS:
+        if name in fields:
+            return checked(_messages(fields[name], name))
+    for asked, about, answer in COLUMNS:
+        if asked in fields and answer in fields:
+            texts = [_text(fields[asked], asked)]
+            if about is not None and fields.get(about):
+                texts.append(_text(fields[about], about))
+            question = "\n\n".join(text for text in texts if text)
+            system = _text(fields.get("system") or "", "system")
+            opening = [Turn("system", system)] if system else []
+            return checked([*opening, Turn("user", question), Turn("assistant", _text(fields[answer], answer))])
+    known = ", ".join(f"{asked} and {answer}" for asked, _, answer in COLUMNS)
+    raise ValueError(f"has neither messages nor any of {known}; it has {', '.join(fields) or 'nothing'}")
+
+
+def checked(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The same turns, if they are a conversation to learn an answer from.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    spoken = list(turns[1:] if turns and turns[0].role == "system" else turns)
+    if any(turn.role == "system" for turn in spoken):
+        raise ValueError("has a system text after the first turn")
+    if not any(turn.role == "assistant" for turn in spoken):
+        raise ValueError("has no answer")
+    for number, turn in enumerate(turns, 1):
+        if not turn.text:
+            raise ValueError(f"has an empty {turn.role} turn, number {number}")
+    for number, turn in enumerate(spoken):
+        if turn.role != ("user", "assistant")[number % 2]:
+            raise ValueError("its turns are not those of a user and an assistant by turns")
+    if spoken[-1].role != "assistant":
+        raise ValueError("ends with a question that nobody answers")
+    return tuple(turns)
+
+
+def _messages(value: Any, name: str) -> list[Turn]:
+    if not isinstance(value, list):
+        raise ValueError(f"its {name} are a {type(value).__name__}, not a list")
+    turns = []
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict):
+            raise ValueError(f"message {number} is a {type(message).__name__}, not an object")
+        role = message.get("role", message.get("from"))
+        if not isinstance(role, str) or _folded(role) not in ROLES:
+            raise ValueError(f"message {number} has the unknown role {role!r}")
+        content = message.get("content", message.get("value"))
+        turns.append(Turn(ROLES[_folded(role)], _text(_joined(content), f"message {number}")))
+    return turns
+
+
+def _folded(name: str) -> str:
+    """In small letters, whatever the case: İ gives i here."""
+    return name.strip().casefold().replace("\u0307", "")
+
+
+def _joined(content: Any) -> Any:
+    """The text of parts, as some APIs send it; what is no text is not read over."""
+    if not isinstance(content, list):
+        return content
+    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    if not all(isinstance(part, str) for part in parts):
+        return None
+    return "".join(cast(list[str], parts))
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, float) and value != value:
+        value = None  # an empty cell of a table
+    if isinstance(value, bool | int | float):
+        value = str(value)  # an answer may be a number
+    if not isinstance(value, str):
+        raise ValueError(f"its {name} is {'missing' if value is None else f'a {type(value).__name__}, not a text'}")
+    return normalise(value).strip()
