@@ -1,7 +1,7 @@
 """Records of instruction sets to conversations: Alpaca's columns, chat messages, ShareGPT's, questions and answers.
 
-A record tells its kind by the names of its fields, in any case of letters; :data:`COLUMNS` says what they hold. Nothing is
-guessed: a record that fits no kind, or whose turns make no conversation, is named with its reason.
+A record tells its kind by the names of its fields, in any case of letters; :data:`COLUMNS` says what they hold. Nothing
+is guessed: a record that fits no kind, or whose turns make no conversation, is named with its reason.
 """
 
 from __future__ import annotations
