@@ -13,7 +13,10 @@ def test_text_survives_encoding(text):
     assert CODEC.decode(CODEC.encode(text)) == text
 
 
-@pytest.mark.parametrize("text", ["<mask>", "</s>", "<s> <pad>", "a <unk> b", "x</s>y"])
+@pytest.mark.parametrize(
+    "text",
+    ["\U000f00000", "\U000f00002 x", "special 2", "special 0", "<mask>", "</s>", "<s> <pad>", "a <unk> b", "x</s>y"],
+)
 def test_special_tokens_typed_by_a_user_are_text(text):
     specials = CODEC.special_ids - {CODEC.unk_id}
     assert not specials & set(CODEC.encode(text))

@@ -88,6 +88,11 @@ class TextCodec:
         cut = next((place for place, (_, end) in enumerate(encoding.offsets) if end > border), len(encoding.ids))
         return list(encoding.ids[:cut]), list(encoding.ids[cut:])
 
+    def cut(self, text: str) -> list[tuple[int, int, int]]:
+        """Ids of ``text`` exactly as it stands, each with where its piece begins and ends."""
+        encoding = self._encoder.encode(text, add_special_tokens=False)
+        return [(index, *span) for index, span in zip(encoding.ids, encoding.offsets, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; special tokens leave nothing behind."""
         text: str = self._encoder.decode([i for i in ids if i not in self.special_ids], skip_special_tokens=False)
@@ -174,11 +179,12 @@ def _plain_encoder(layout: str) -> Tokenizer:
     model = parts["model"]
     if model["type"] == "Unigram":
         # SentencePiece lists specials among the pieces, with the best score there is: "<s>" in a text would become one.
+        # No text is cut into a piece with a space inside, for spaces are word marks by then.
         specials = [token["id"] for token in parts["added_tokens"] if token["special"]]
         parts["added_tokens"] = [token for token in parts["added_tokens"] if not token["special"]]
         for index in specials:
             if index < len(model["vocab"]):
-                model["vocab"][index][0] = f"\U000f0000{index}"
+                model["vocab"][index][0] = f"special {index}"
     encoder = Tokenizer.from_str(json.dumps(parts))
     encoder.no_truncation()
     encoder.no_padding()
