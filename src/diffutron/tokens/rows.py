@@ -31,6 +31,10 @@ class Tokens(Protocol):
     def __getitem__(self, part: slice, /) -> NDArray[np.int32]: ...
 
 
+LEARNED = 1 << 30
+"""the bit of a stored id that says that the loss may ask for it, where rows tell"""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Token rows of any length, end to end in one array; row i is ``tokens[offsets[i]:offsets[i + 1]]``."""
@@ -39,11 +43,22 @@ class Rows:
     offsets: NDArray[np.int64]
     known_fingerprint: str | None = None
     """the fingerprint, where it was written down beside the tokens"""
+    marked: bool = False
+    """whether :data:`LEARNED` says what the loss may ask for; else that is everything but a row's first token"""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
+        stored = self._stored(index)
+        return stored & ~np.int32(LEARNED) if self.marked else stored
+
+    def can_mask(self, index: int) -> NDArray[np.bool_]:
+        """Which of a row's tokens the loss may ask for."""
+        stored = self._stored(index)
+        return (stored & np.int32(LEARNED)) != 0 if self.marked else np.arange(len(stored)) > 0
+
+    def _stored(self, index: int) -> NDArray[np.int32]:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     @cached_property
@@ -141,23 +156,25 @@ class Batch:
 
 
 def collate(rows: Rows, examples: Sequence[int], codec: TextCodec, *, packed: bool = True) -> Batch:
-    """Everything may be hidden but ``<s>`` and padding: ``</s>`` too, so that endings are learned.
+    """Examples as they are asked for: what may be hidden is what their rows say, never padding.
+
+    In rows of documents that is everything but ``<s>``: ``</s>`` too, so that endings are learned.
 
     Args:
         packed: lay the examples end to end, to be seen each for itself; else pad them on the right.
     """
     picked = [torch.from_numpy(rows[index].astype(np.int64)) for index in examples]
+    asked = [torch.from_numpy(rows.can_mask(index)) for index in examples]
     lengths = tuple(map(len, picked))
     numbers = tuple(int(index) for index in examples)
-    starts = torch.arange(max(lengths)) == 0
     if packed:
-        can_mask = torch.cat([~starts[:length] for length in lengths])[None]
-        return Batch(torch.cat(picked)[None], can_mask, numbers, lengths, segments=Segments(lengths))
+        return Batch(torch.cat(picked)[None], torch.cat(asked)[None], numbers, lengths, segments=Segments(lengths))
     x0 = torch.full((len(picked), max(lengths)), codec.pad_id, dtype=torch.long)
-    for index, row in enumerate(picked):
-        x0[index, : len(row)] = row
+    can_mask = torch.zeros(x0.shape, dtype=torch.bool)
+    for index, (row, may) in enumerate(zip(picked, asked, strict=True)):
+        x0[index, : len(row)], can_mask[index, : len(row)] = row, may
     attention_mask = torch.arange(x0.shape[1]) < torch.tensor(lengths)[:, None]
-    return Batch(x0, attention_mask & ~starts, numbers, lengths, attention_mask=attention_mask)
+    return Batch(x0, can_mask, numbers, lengths, attention_mask=attention_mask)
 
 
 def plan_epoch(lengths: NDArray[np.int64], *, seed: int, epoch: int, batch_tokens: int) -> list[NDArray[np.int64]]:
