@@ -156,9 +156,7 @@ def _expand(denoiser: Denoiser, front: list[_Beam], masks: tuple[int, ...], allo
 def _allowed(template: Template, codec: TextCodec, vocabulary: int) -> Tensor:
     """For each mask, which pieces may stand there: text only, and a new word only where a space comes before."""
     text = _text_pieces(codec, vocabulary)
-    starts = torch.zeros(vocabulary, dtype=torch.bool)
-    known = min(vocabulary, len(codec.starts_word))
-    starts[:known] = torch.from_numpy(codec.starts_word[:known])
+    starts = torch.from_numpy(codec.begins_word(vocabulary))
     rows = []
     for number in range(len(template.lengths)):
         begins = template.may_begin(number, codec)

@@ -107,7 +107,7 @@ class Generator:
 
     @cached_property
     def reader(self) -> Reader:
-        """Of the whole vocabulary."""
+        """Of the whole vocabulary; whoever brings a guide is read with this one."""
         return DenoiserReader(self.denoiser, pad_id=self.codec.pad_id, bias=self.bias, settings=self._reading)
 
     @cached_property
@@ -120,8 +120,11 @@ class Generator:
         """Whether the shortlist is enough: it holds the prompt, and no guide may want what it does not hold."""
         if self._shortlist is None or canvas.guides:
             return False
-        prompt = set(canvas.tokens) - {self.codec.mask_id, self.codec.start_id}
-        return prompt <= set(self._shortlist.tolist())
+        return set(canvas.tokens) - {self.codec.mask_id, self.codec.start_id} <= self._listed
+
+    @cached_property
+    def _listed(self) -> frozenset[int]:
+        return frozenset() if self._shortlist is None else frozenset(self._shortlist.tolist())
 
     def steps(self, requests: Sequence[Request], settings: SamplerSettings) -> Iterator[DenoisingStep]:
         """The denoising of all requests at once; streaming and waiting both read this."""
@@ -189,7 +192,7 @@ class Generator:
         key = (settings.well_formed, settings.dictionary)
         if key not in self._forms:
             self._forms[key] = WellFormed(
-                self.codec, nats=settings.well_formed, vocabulary=len(self.bias), columns=self.reader.columns,
+                self.codec, nats=settings.well_formed, vocabulary=len(self.bias),
                 is_well_spelled=word_judge(settings.dictionary),
             )  # fmt: skip
         return replace(canvas, guides=(*canvas.guides, self._forms[key]))
@@ -204,14 +207,14 @@ class Generator:
             InputError: they make no sense, contradict each other, or do not fit into the span.
         """
         pieces = self.pieces(constraints, may_end=may_end)
-        return SpanGuide(pieces, where, begins=self.beginnings(begins), columns=self.reader.columns)
+        return SpanGuide(pieces, where, begins=self.beginnings(begins))
 
     def beginnings(self, begins: bool | None) -> Bool[NDArray[np.bool_], " V"] | None:
         """Which pieces may come first where a word begins, or does not; None: all."""
-        starts = np.zeros(len(self.bias), dtype=bool)
-        known = min(len(starts), len(self.codec.starts_word))
-        starts[:known] = self.codec.starts_word[:known]
-        return None if begins is None else starts if begins else ~starts
+        if begins is None:
+            return None
+        starts = self.codec.begins_word(len(self.bias))
+        return starts if begins else ~starts
 
     def pieces(self, constraints: Sequence[Constraint], *, may_end: bool = False) -> PieceAutomaton:
         """Accepts the rows of pieces whose text keeps the constraints; any text if there is none."""

@@ -18,13 +18,12 @@ class PieceBias:
     Args:
         bias: nats to add for each text; minus infinity forbids. A text stands for every piece that reads so, with a
             space before it or without.
-        columns: the ids of the reader's columns; None: all.
 
     Raises:
         InputError: no piece reads so, or the number is none.
     """
 
-    def __init__(self, bias: Mapping[str, float], codec: TextCodec, *, columns: Tensor | None = None) -> None:
+    def __init__(self, bias: Mapping[str, float], codec: TextCodec) -> None:
         ids: dict[str, list[int]] = {}
         for index, text in enumerate(codec.piece_texts):
             ids.setdefault(text.strip() or text, []).append(index)
@@ -35,16 +34,11 @@ class PieceBias:
             if text not in ids:
                 raise InputError(f"no piece of the vocabulary reads {text!r}; longer words are made of several pieces")
             self._values.update(dict.fromkeys(ids[text], value))
-        known = {int(index): place for place, index in enumerate(columns)} if columns is not None else None
-        kept = {
-            known[index] if known else index: value
-            for index, value in self._values.items()
-            if not known or index in known
-        }
-        self._columns, self._added = torch.tensor(list(kept), dtype=torch.long), torch.tensor(list(kept.values()))
+        self._ids = torch.tensor(list(self._values), dtype=torch.long)
+        self._added = torch.tensor(list(self._values.values()))
 
     def adjust(self, logits: Tensor, tokens: Sequence[int | None], positions: Sequence[int]) -> None:
-        logits[:, self._columns.to(logits.device)] += self._added.to(logits.device)
+        logits[:, self._ids.to(logits.device)] += self._added.to(logits.device)
 
     def admits(self, tokens: Sequence[int | None], position: int, token: int) -> bool:
         return self._values.get(token) != -math.inf

@@ -112,19 +112,16 @@ class SpanGuide:
 
     Args:
         where: the positions of the span, in ascending order.
-        begins: whether its first piece begins a word; None: either.
-        columns: the ids of the reader's columns; None: all.
+        begins: which pieces may come first; None: all.
 
     Raises:
         InputError: nothing of this length is accepted.
     """
 
     def __init__(
-        self, pieces: PieceAutomaton, where: Sequence[int], *, begins: Bool[NDArray[np.bool_], " V"] | None = None,
-        columns: Int[Tensor, " C"] | None = None,
-    ) -> None:  # fmt: skip
+        self, pieces: PieceAutomaton, where: Sequence[int], *, begins: Bool[NDArray[np.bool_], " V"] | None = None
+    ) -> None:
         self.pieces, self.where, self.begins = pieces, list(where), begins
-        self.columns = None if columns is None else columns.numpy()
         if not pieces.fits(len(self.where), begins=begins):
             raise InputError(
                 f"no text of {len(self.where)} tokens can be written that keeps the constraints; allow more tokens, or "
@@ -192,4 +189,4 @@ class SpanGuide:
         allowed = groups[self.pieces.group]
         if first and self.begins is not None:
             allowed = allowed & self.begins
-        return allowed if self.columns is None else allowed[self.columns]
+        return allowed

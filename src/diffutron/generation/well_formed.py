@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -53,18 +52,15 @@ class WellFormed:
     """A guide that takes ``nats`` from pieces with which a Turkish word cannot go on, end, or begin.
 
     Args:
-        columns: the ids of the reader's columns; None: all.
         is_well_spelled: judges a whole word, as :func:`word_judge` does.
     """
 
     def __init__(
-        self, codec: TextCodec, *, nats: float, vocabulary: int, columns: Int[Tensor, " C"] | None = None,
-        is_well_spelled: Callable[[str], bool],
-    ) -> None:  # fmt: skip
+        self, codec: TextCodec, *, nats: float, vocabulary: int, is_well_spelled: Callable[[str], bool]
+    ) -> None:
         self.nats, self.codec = nats, codec
         self._of = features_of(codec, vocabulary)
-        self._columns = np.arange(vocabulary) if columns is None else columns.numpy()
-        self._begins = torch.from_numpy(self._of.begins[self._columns])
+        self._begins = torch.from_numpy(self._of.begins)
         self._clashes: dict[tuple[object, ...], Tensor] = {}
         self._is_well_spelled = is_well_spelled
         self._known: dict[tuple[int, ...], bool] = {}
@@ -87,15 +83,10 @@ class WellFormed:
         if before is not None and not self._is_word(before):
             ill |= self._begins
         if after is not None:
-            for column in logits.topk(min(JUDGED, len(logits))).indices.tolist():
-                piece = int(self._columns[column])
-                if not self._of.spelled[piece]:
-                    continue
-                whole = (
-                    (piece, *after) if self._of.begins[piece] else None if before is None else (*before, piece, *after)
-                )
-                if whole is not None and not self._is_word(whole):
-                    ill[column] = True
+            for piece in logits.topk(min(JUDGED, len(logits))).indices.tolist():
+                stem = () if self._of.begins[piece] else before
+                if self._of.spelled[piece] and stem is not None and not self._is_word((*stem, piece, *after)):
+                    ill[piece] = True
         logits -= self.nats * ill.to(logits)
 
     def _neighbour(self, tokens: Sequence[int | None], position: int, way: int) -> int | None:
@@ -145,7 +136,7 @@ class WellFormed:
         sides = (of.last_vowel, of.last_letter) if comes_before else (of.first_vowel, of.first_letter)
         key = (*(int(side[other]) for side in sides), bool(of.suffixed[other]), bool(of.continues[other]), comes_before)
         if key not in self._clashes:
-            pair = (np.array([other]), self._columns)
+            pair = (np.array([other]), np.arange(len(of.begins)))
             self._clashes[key] = torch.from_numpy(clash(of, *(pair if comes_before else pair[::-1])))
         return self._clashes[key]
 
@@ -189,9 +180,8 @@ def clash(of: Features, left: NDArray[np.int64], right: NDArray[np.int64]) -> Bo
 
 def features_of(codec: TextCodec, vocabulary: int) -> Features:
     first_vowel, last_vowel, first_letter, last_letter = (np.zeros(vocabulary, dtype=np.int8) for _ in range(4))
-    suffixed, continues, begins, spelled, is_apostrophe = (np.zeros(vocabulary, dtype=bool) for _ in range(5))
-    starts = codec.starts_word[:vocabulary]
-    begins[: len(starts)] = starts
+    suffixed, continues, spelled, is_apostrophe = (np.zeros(vocabulary, dtype=bool) for _ in range(4))
+    begins = codec.begins_word(vocabulary)
     for index, text in enumerate(codec.piece_texts[:vocabulary]):
         word = text.strip()
         if index in codec.special_ids or not word:

@@ -114,6 +114,13 @@ class TextCodec:
             starts[index] = not piece.startswith("##") if self.is_wordpiece else piece.startswith(_WORD_MARKS)
         return starts
 
+    def begins_word(self, vocabulary: int) -> NDArray[np.bool_]:
+        """:attr:`starts_word` for the rows of a model's vocabulary; those that belong to no piece begin nothing."""
+        begins = np.zeros(vocabulary, dtype=bool)
+        known = self.starts_word[:vocabulary]
+        begins[: len(known)] = known
+        return begins
+
     @cached_property
     def marks_first_word(self) -> bool:
         """Whether a text's first word carries a word mark too (SentencePiece's dummy prefix)."""
