@@ -10,9 +10,11 @@ from functools import cache
 
 from diffutron.errors import InputError
 from diffutron.generation.automaton import Automaton, all_of, of_choices, of_lines, of_regex
+from diffutron.text import harmony
 from diffutron.text.casing import lower_tr, upper_tr
+from diffutron.text.spelling import CONSONANTS
 
-VOWELS = frozenset("aeıioöuüâîûAEIİOÖUÜÂÎÛ")
+VOWELS = frozenset(harmony.VOWELS + upper_tr(harmony.VOWELS))
 _SOFTENED = {"p": "b", "ç": "c", "t": "d", "k": "ğ"}
 LONGEST_ENDING = 14
 """letters that an inflected form may add to its stem"""
@@ -98,7 +100,7 @@ class Contains(Constraint):
             soft = "g" if self.word.endswith("nk") else _SOFTENED.get(last)
             stems |= {stem[:-1] + soft for stem in stems} if soft else set()
             marks = "".join(mark for mark in "'’" if mark in alphabet)
-            lower = "".join(char for char in "abcçdefgğhıijklmnoöprsştuüvyzâîû" if char in alphabet)
+            lower = "".join(char for char in sorted(CONSONANTS + harmony.VOWELS) if char in alphabet)
             ending = f"(?:[{marks}]?[{lower}]{{1,{LONGEST_ENDING}}})?" if marks else f"[{lower}]{{0,{LONGEST_ENDING}}}"
         usable = sorted(stem for stem in stems if set(stem) <= set(alphabet))
         middle = "|".join(map(re.escape, usable))
@@ -173,4 +175,4 @@ def _check_counts(each: int, lines: int | None, what: str) -> None:
 
 def _is_plain(char: str) -> bool:
     """A letter of a script that counts vowels as Turkish does, or no letter at all."""
-    return not char.isalpha() or char in VOWELS or lower_tr(char) in "bcçdfgğhjklmnprsştvyzqwx"
+    return not char.isalpha() or char in VOWELS or lower_tr(char) in CONSONANTS + "qwx"

@@ -8,7 +8,6 @@ too; and where what stands is no word, so do those that would begin the next one
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffutron.text.casing import lower_tr
-from diffutron.text.harmony import FRONT, VOICELESS
+from diffutron.text.harmony import FRONT, JUDGED_VOWEL, VOICELESS
 from diffutron.text.morphemes import is_suffix
 from diffutron.text.spelling import looks_turkish, open_dictionary
 from diffutron.text.words import APOSTROPHES, words
@@ -27,7 +26,6 @@ from diffutron.tokens.codec import TextCodec
 
 JUDGED = 64
 """pieces at a place that are read as a part of a whole word, the most probable ones"""
-_VOWEL = re.compile("[aeıioöuüî]")
 _UNCHANGING = ("yor", "ki", "ken")
 
 Bools = NDArray[np.bool_]
@@ -192,7 +190,7 @@ def features_of(codec: TextCodec, vocabulary: int) -> Features:
         if not bare.isalnum():
             continue
         lowered = lower_tr(bare)
-        vowels = _VOWEL.findall(lowered)
+        vowels = JUDGED_VOWEL.findall(lowered)
         follows = not begins[index]
         suffixed[index] = follows and bare.islower() and is_suffix(lowered)
         # After its own apostrophe a suffix follows anything, a digit too.

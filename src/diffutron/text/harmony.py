@@ -15,11 +15,12 @@ from diffutron.text.words import APOSTROPHES, Word
 
 ApostropheFault = Literal["doubled", "character", "capital", "harmony", "assimilation"]
 
-FRONT, BACK = "eiöüî", "aıou"
+FRONT, _BACK = "eiöüî", "aıou"
+VOWELS = f"{FRONT}{_BACK}âû"
 _ROUND, _HIGH = "oöuü", "ıiuü"
 VOICELESS = "fstkçşhp"
-_JUDGED = re.compile(f"[{FRONT}{BACK}]")  # â and û take suffixes of either kind: istiklâl'e, but ahlâk'a
-_VOWEL = re.compile(f"[{FRONT}{BACK}âû]")
+JUDGED_VOWEL = re.compile(f"[{FRONT}{_BACK}]")  # â and û take suffixes of either kind: istiklâl'e, but ahlâk'a
+_VOWEL = re.compile(f"[{VOWELS}]")
 # -yor, -ki and -ken never change, and what follows agrees with them: geli-yor-um, okulda-ki, okur-ken.
 _UNCHANGING = re.compile(r"(?<=[ıiuü])(?=yor)|(?=ki(?:$|n|ler))|(?=ken$)")
 
@@ -33,12 +34,11 @@ def breaks_harmony(word: str) -> bool | None:
     >>> [breaks_harmony(word) for word in ("kitaplarda", "kitaplarde", "geliyorum", "ev")]
     [False, True, False, None]
     """
-    parts = [_JUDGED.findall(part) for part in _UNCHANGING.split(lower_tr(word))]
+    parts = [JUDGED_VOWEL.findall(part) for part in _UNCHANGING.split(lower_tr(word))]
     judged = [vowels for vowels in parts if len(vowels) > 1]
     if sum(map(len, parts)) < 3 or not judged:
         return None
-    before, last = judged[-1][-2:]
-    return (before in FRONT) != (last in FRONT)
+    return not _same_place(*judged[-1][-2:])
 
 
 def apostrophe_fault(word: Word) -> ApostropheFault | None:
@@ -77,10 +77,9 @@ def apostrophe_fault(word: Word) -> ApostropheFault | None:
 def _agree(name: str, suffix: str) -> bool:
     """Whether the vowels next to the apostrophe agree; so do a name or a suffix without one, and â and û."""
     before, after = _VOWEL.findall(name)[-1:], _VOWEL.findall(suffix)[:1]
-    if not before or not after or not _JUDGED.fullmatch(before[0]) or not _JUDGED.fullmatch(after[0]):
+    if not before or not after or not JUDGED_VOWEL.fullmatch(before[0]) or not JUDGED_VOWEL.fullmatch(after[0]):
         return True
-    same_place = (before[0] in FRONT) == (after[0] in FRONT)
-    return same_place and (after[0] not in _HIGH or (before[0] in _ROUND) == (after[0] in _ROUND))
+    return _same_place(before[0], after[0]) and _same_rounding(before[0], after[0])
 
 
 def vowel_clashes(text: str) -> tuple[int, int]:
@@ -90,11 +89,16 @@ def vowel_clashes(text: str) -> tuple[int, int]:
     >>> [vowel_clashes(text) for text in ("gelecegim", "kitapları", "gıttik", "olur", "olır")]
     [(0, 0), (1, 0), (1, 0), (0, 0), (0, 1)]
     """
-    vowels = _JUDGED.findall(lower_tr(text))
-    pairs = list(pairwise(vowels))
-    same_place = [(before in FRONT) == (after in FRONT) for before, after in pairs]
-    roundings = sum(
-        same and after in _HIGH and (before in _ROUND) != (after in _ROUND)
-        for same, (before, after) in zip(same_place, pairs, strict=True)
-    )
-    return same_place.count(False), roundings
+    pairs = list(pairwise(JUDGED_VOWEL.findall(lower_tr(text))))
+    agreeing = [pair for pair in pairs if _same_place(*pair)]
+    return len(pairs) - len(agreeing), sum(not _same_rounding(*pair) for pair in agreeing)
+
+
+def _same_place(before: str, after: str) -> bool:
+    """Whether both vowels are front ones, or both back ones."""
+    return (before in FRONT) == (after in FRONT)
+
+
+def _same_rounding(before: str, after: str) -> bool:
+    """Whether a high vowel is rounded as the one before it is; others need not be."""
+    return after not in _HIGH or (before in _ROUND) == (after in _ROUND)

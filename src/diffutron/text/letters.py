@@ -8,7 +8,7 @@ import unicodedata
 from diffutron.text.casing import lower_tr
 
 # No I: whether it is a Turkish letter or an ASCII i in capitals, only the reader knows.
-_TURKISH = "çğıöşüÇĞİÖŞÜ"
+TURKISH = "çğıöşüÇĞİÖŞÜ"
 _FEWEST_LETTERS, _ENOUGH_LETTERS = 20, 100
 _LOWEST_RATE = 0.015
 # Frequent words that are no words once they lose their dots and cedillas.
@@ -37,7 +37,7 @@ def lacks_turkish_letters(text: str) -> bool:
     >>> lacks_turkish_letters("Bugun hava cok guzel, disari ciktik")
     True
     """
-    turkish = sum(map(text.count, _TURKISH))
+    turkish = sum(map(text.count, TURKISH))
     if turkish >= _LOWEST_RATE * len(text):
         return False
     letters = sum(map(str.isalpha, text))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from diffutron.text.casing import lower_tr
+from diffutron.text.harmony import FRONT, VOWELS
 
 _APOSTROPHES = "'’ʼ"
-_VOWELS = "aeıioöuüâîû"
 
 # Inflection only, with buffer letters and every harmony variant; derivation changes what a word means and stays.
 # Written with A for a/e, I for ı/i/u/ü, D for d/t, C for c/ç, K for k/ğ.
@@ -24,7 +24,7 @@ _CLASSES = {"A": "[ae]", "I": "[ıiuü]", "D": "[dt]", "C": "[cç]", "K": "[kğ]
 
 _SUFFIX = re.compile("|".join("".join(_CLASSES.get(letter, letter) for letter in suffix) for suffix in _SUFFIXES))
 _LONGEST = max(map(len, _SUFFIXES))
-_FRONT = frozenset("eiöüî")
+_ROW = re.compile(f"(?:{_SUFFIX.pattern})+")
 
 
 def stem_length(word: str) -> int:
@@ -55,7 +55,7 @@ def is_suffix(text: str) -> bool:
     >>> [is_suffix(text) for text in ("lerimizden", "da", "kitap", "ler")]
     [True, True, False, True]
     """
-    return re.fullmatch(f"(?:{_SUFFIX.pattern})+", text) is not None
+    return _ROW.fullmatch(text) is not None
 
 
 def _without_suffix(word: str, end: int) -> int | None:
@@ -70,6 +70,6 @@ def _may_end(word: str, start: int, end: int) -> bool:
     """Whether a stem is left before ``start`` whose last vowel the suffix agrees with."""
     if start < 2:
         return False
-    last = next((letter for letter in reversed(word[:start]) if letter in _VOWELS), None)
-    first = next((letter for letter in word[start:end] if letter in _VOWELS), None)
-    return last is not None and (first is None or (last in _FRONT) == (first in _FRONT))
+    last = next((letter for letter in reversed(word[:start]) if letter in VOWELS), None)
+    first = next((letter for letter in word[start:end] if letter in VOWELS), None)
+    return last is not None and (first is None or (last in FRONT) == (first in FRONT))

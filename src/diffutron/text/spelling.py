@@ -12,17 +12,18 @@ from typing import Literal
 
 from diffutron.errors import InputError
 from diffutron.text import lower_tr
+from diffutron.text.harmony import VOWELS
 from diffutron.text.words import Word
 
 # The first is npm's dictionary-tr (MIT) as `make dictionary` fetches it, the second Debian's hunspell-tr.
 DICTIONARIES = (Path(".cache/dictionary-tr/index.dic"), Path("/usr/share/hunspell/tr_TR.dic"))
 
-_VOWEL, _CONSONANT = "aeıioöuüâîû", "bcçdfgğhjklmnprsştvyz"
+CONSONANTS = "bcçdfgğhjklmnprsştvyz"
 # A word has a vowel, at most two consonants at its ends and three inside (Türkçe, kontrol, ilginçtir), and at most two
 # vowels in a row (saat, matbaa); a suffix may follow an apostrophe.
 _STEM = (
-    rf"[{_CONSONANT}]{{0,2}}(?:[{_VOWEL}]{{1,2}}[{_CONSONANT}]{{1,3}})*(?:[{_VOWEL}]{{1,2}}|(?<=[{_VOWEL}])"
-    rf"[{_CONSONANT}]{{1,2}}|(?<=[{_VOWEL}][{_CONSONANT}])[{_CONSONANT}]?|(?<=[{_VOWEL}][{_CONSONANT}]{{2}}))"
+    rf"[{CONSONANTS}]{{0,2}}(?:[{VOWELS}]{{1,2}}[{CONSONANTS}]{{1,3}})*(?:[{VOWELS}]{{1,2}}|(?<=[{VOWELS}])"
+    rf"[{CONSONANTS}]{{1,2}}|(?<=[{VOWELS}][{CONSONANTS}])[{CONSONANTS}]?|(?<=[{VOWELS}][{CONSONANTS}]{{2}}))"
 )
 _TURKISH_WORD = re.compile(rf"(?!ğ){_STEM}(?:['’-]{_STEM})*")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from diffutron.text.letters import TURKISH
+
 BARE = str.maketrans("çğıöşüÇĞİÖŞÜâîûÂÎÛ", "cgiosuCGIOSUaiuAIU")
 """takes the marks off"""
 _MARKED = {
@@ -34,7 +36,7 @@ def bare(text: str) -> str:
 
 def num_ambiguous(text: str) -> tuple[int, int]:
     """How many letters may lack a mark, and how many have one."""
-    return sum(map(text.count, _MARKED)), sum(map(text.count, "çğıöşüÇĞİÖŞÜ"))
+    return sum(map(text.count, _MARKED)), sum(map(text.count, TURKISH))
 
 
 def marked_variants(word: str) -> Iterator[tuple[str, int]]:
