@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from diffutron.corpus.read import Fault, OnFault, files_of, read_records, warn_of_fault
-from diffutron.errors import DataError
+from diffutron.corpus.read import Fault, OnFault, read_all, warn_of_fault
 from diffutron.text import normalise
 
 Role = Literal["system", "user", "assistant"]
@@ -71,20 +70,13 @@ def read_conversations(path: Path | str, *, on_fault: OnFault = warn_of_fault) -
     Raises:
         DataError: there is no such file, or one of which nothing can be read.
     """
-
-    def refuse_or_tell(fault: Fault) -> None:
-        if fault.is_fatal:
-            raise DataError(f"data file {fault.place} {fault.reason}")
-        on_fault(fault)
-
-    for file in files_of(path):
-        for place, record in read_records(file, refuse_or_tell):
-            try:
-                turns = turns_of(record)
-            except ValueError as error:
-                on_fault(Fault(place, str(error)))
-                continue
-            yield Conversation(turns, place, *(str(record.get(name) or "") for name in ("source", "license")))
+    for place, record in read_all(path, on_fault):
+        try:
+            turns = turns_of(record)
+        except ValueError as error:
+            on_fault(Fault(place, str(error)))
+            continue
+        yield Conversation(turns, place, *(str(record.get(name) or "") for name in ("source", "license")))
 
 
 def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:

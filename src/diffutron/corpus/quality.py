@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import Field
 
 from diffutron.corpus.view import TextView
-from diffutron.errors import DataError
+from diffutron.errors import DataError, InputError
 from diffutron.recipe import Settings
 from diffutron.text import upper_tr
-from diffutron.text.spelling import looks_turkish
+from diffutron.text.spelling import looks_turkish, open_dictionary
 
 STOP_WORDS = "ve bir olarak bu ile için olan da de tarafından yılında sonra en daha ilk"
 
@@ -138,14 +138,10 @@ class ValidWordFilter:
 
 
 def _dictionary(path: Path) -> Callable[[str], bool]:
-    for file in (path.with_suffix(".dic"), path.with_suffix(".aff")):
-        if not file.is_file():
-            raise DataError(f"dictionary file {file} does not exist; a dictionary is a .dic and an .aff file")
     try:
-        from hunspell import Hunspell  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        raise DataError("reading a dictionary needs: pip install chunspell") from None
-    spell: Callable[[str], bool] = Hunspell(path.stem, hunspell_data_dir=str(path.parent)).spell
+        spell = open_dictionary(path).knows
+    except InputError as error:  # here it is a recipe that names it
+        raise DataError(str(error)) from None
 
     @lru_cache(maxsize=1 << 17)
     def knows(word: str) -> bool:

@@ -151,8 +151,8 @@ def read_records(
         raise DataError(f"data file {file} cannot be read: {error.strerror or ' '.join(str(error).split())}") from None
 
 
-def read_texts(path: Path | str, *, text_field: str = "text", on_fault: OnFault = warn_of_fault) -> Iterator[str]:
-    """The texts of a file or folder, as they stand; records without a text go to ``on_fault``.
+def read_all(path: Path | str, on_fault: OnFault = warn_of_fault) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a file or folder with their places.
 
     Raises:
         DataError: there is no such file, or one of which nothing can be read.
@@ -164,12 +164,21 @@ def read_texts(path: Path | str, *, text_field: str = "text", on_fault: OnFault 
         on_fault(fault)
 
     for file in files_of(path):
-        for place, record in read_records(file, refuse_or_tell):
-            text = record.get(text_field)
-            if isinstance(text, str):
-                yield text
-            else:
-                on_fault(Fault(place, f"has no text in the field {text_field!r}"))
+        yield from read_records(file, refuse_or_tell)
+
+
+def read_texts(path: Path | str, *, text_field: str = "text", on_fault: OnFault = warn_of_fault) -> Iterator[str]:
+    """The texts of a file or folder, as they stand; records without a text go to ``on_fault``.
+
+    Raises:
+        DataError: there is no such file, or one of which nothing can be read.
+    """
+    for place, record in read_all(path, on_fault):
+        text = record.get(text_field)
+        if isinstance(text, str):
+            yield text
+        else:
+            on_fault(Fault(place, f"has no text in the field {text_field!r}"))
 
 
 def _lines(file: Path, reached: Place) -> Iterator[tuple[int, bytes]]:
@@ -216,18 +225,14 @@ def _read_jsonl(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -
             on_fault(Fault(place, str(error)))
             continue
         try:
-            record = json.loads(line)
-            # A lone surrogate is legal JSON and no text: it cannot be written or tokenised.
-            if "\\u" in line:
-                json.dumps(record, ensure_ascii=False).encode("utf-8")
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", None) or getattr(error, "reason", None) or type(error).__name__
-            on_fault(Fault(place, f"broken JSON ({reason})"))
+            record = _loaded(line)
+        except ValueError as error:
+            on_fault(Fault(place, str(error)))
             continue
-        if isinstance(record, dict):
-            yield place, record
+        if fault := _fault_of(record, may_hold_surrogates="\\u" in line):
+            on_fault(Fault(place, fault))
         else:
-            on_fault(Fault(place, f"is a JSON {type(record).__name__}, not an object"))
+            yield place, record
 
 
 def _read_json(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -235,35 +240,47 @@ def _read_json(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) ->
     with _open(file, reached) as stream:
         raw = stream.read()
     try:
-        found = json.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        found, told = (_loaded(text) if text.strip() else []), ""
     except UnicodeDecodeError:
         found, told = None, "is not UTF-8"
-    except (ValueError, RecursionError) as error:
-        found, told = None, f"broken JSON ({getattr(error, 'msg', type(error).__name__)})"
-    else:
-        told = f"is a JSON {type(found).__name__}, not a list of objects"
+    except ValueError as error:
+        found, told = None, str(error)
     if not isinstance(found, list):
-        if stripe.index == 0 and raw.strip():
-            on_fault(Fault(str(file), told, is_fatal=True))
+        if stripe.index == 0:
+            on_fault(
+                Fault(str(file), told or f"is a JSON {type(found).__name__}, not a list of objects", is_fatal=True)
+            )
         return
     for number, record in enumerate(found, 1):
         if not stripe.holds(number):
             continue
-        if not isinstance(record, dict):
-            on_fault(Fault(f"{file}:{number}", f"is a JSON {type(record).__name__}, not an object"))
-        elif not _is_text(record):
-            on_fault(Fault(f"{file}:{number}", "broken JSON (surrogates not allowed)"))
+        place = f"{file}:{number}"
+        if fault := _fault_of(record, may_hold_surrogates="\\u" in text):
+            on_fault(Fault(place, fault))
         else:
-            yield f"{file}:{number}", record
+            yield place, record
 
 
-def _is_text(record: dict[str, Any]) -> bool:
-    """Whether it can be written: a lone surrogate is legal JSON and no text."""
+def _loaded(text: str) -> Any:
+    """Raises ValueError with the fault."""
     try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except (UnicodeEncodeError, RecursionError):
-        return False
-    return True
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"broken JSON ({getattr(error, 'msg', None) or type(error).__name__})") from None
+
+
+def _fault_of(record: Any, *, may_hold_surrogates: bool) -> str | None:
+    """What keeps a JSON value from being a record. A lone surrogate is legal JSON and no text: it cannot be written or
+    tokenised."""
+    if may_hold_surrogates:
+        try:
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            return f"broken JSON ({error.reason})"
+        except RecursionError as error:
+            return f"broken JSON ({type(error).__name__})"
+    return None if isinstance(record, dict) else f"is a JSON {type(record).__name__}, not an object"
 
 
 def _read_csv(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -65,9 +65,9 @@ class ChatFormat:
 
     def __init__(self, codec: TextCodec, template: str = TEMPLATE) -> None:
         self.codec, self.template = codec, template
-        names = {str(token): token_id for token, token_id in _special_tokens(codec)}
-        self._special_ids = names
-        self._special = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+        self._special_ids = {str(codec.tokenizer.convert_ids_to_tokens(index)): index for index in codec.special_ids}
+        longest_first = sorted(self._special_ids, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)))
 
     def encode(self, turns: Sequence[Turn], *, ask: bool = False) -> ChatIds:
         """The ids of a conversation; with ``ask``, up to where the next answer begins.
@@ -126,13 +126,12 @@ def _filled(
     """A part of the rendered text with the turns in their places, and where in it the generated spans lie."""
     # What is generated begins and ends at characters of the rendered text; those move as turns take the place of
     # stand-ins.
-    moved, text, at = {}, "", start
+    moved, text = {}, ""
     borders = sorted({min(max(border, start), end) for span in spans for border in span} | {start, end})
     for low, high in pairwise(borders):
         moved[low] = len(text)
         text += _STAND_IN.sub(lambda found: turns[int(found.group(1))].text, rendered[low:high])
-        at = high
-    moved[at] = len(text)
+    moved[end] = len(text)
     inner = [
         (moved[min(max(low, start), end)], moved[min(max(high, start), end)])
         for low, high in spans if low < end and high > start
@@ -147,13 +146,3 @@ def _named_tokens(codec: TextCodec) -> dict[str, str]:
     found["bos"] = found["bos"] or found["cls"]
     found["eos"] = found["eos"] or found["sep"]
     return {kind: token for kind, token in found.items() if token}
-
-
-def _special_tokens(codec: TextCodec) -> Iterator[tuple[str, int]]:
-    for token in _named_tokens(codec).values():
-        index = codec.tokenizer.convert_tokens_to_ids(token)
-        if isinstance(index, int):
-            yield token, index
-    for index, added in codec.tokenizer.added_tokens_decoder.items():
-        if added.special:
-            yield str(added), index

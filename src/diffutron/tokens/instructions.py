@@ -10,10 +10,9 @@ from pydantic import Field
 
 from diffutron.corpus.conversations import Conversation
 from diffutron.corpus.draws import uniform
-from diffutron.errors import DataError
 from diffutron.recipe import Settings
 from diffutron.tokens.chat import ChatFormat
-from diffutron.tokens.rows import LEARNED, NOTHING_LEFT, Rows
+from diffutron.tokens.rows import LEARNED, Rows
 
 TOO_LONG = "its question leaves no room for an answer"
 CUT = "its answer does not fit and is cut"
@@ -89,7 +88,4 @@ def conversation_rows(
         DataError: no conversation is left.
     """
     made = make_conversation_rows(conversations, chat, max_tokens=max_tokens, ending=ending, seed=seed, on_loss=on_loss)
-    rows = [np.asarray(row, dtype=np.int32) for row in made]
-    if not rows:
-        raise DataError(NOTHING_LEFT)
-    return Rows(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64), marked=True)
+    return Rows.of(made, marked=True)

@@ -46,6 +46,18 @@ class Rows:
     marked: bool = False
     """whether :data:`LEARNED` says what the loss may ask for; else that is everything but a row's first token"""
 
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int]], *, marked: bool = False) -> Rows:
+        """In memory.
+
+        Raises:
+            DataError: there is none.
+        """
+        made = [np.asarray(row, dtype=np.int32) for row in rows]
+        if not made:
+            raise DataError(NOTHING_LEFT)
+        return cls(np.concatenate(made), np.cumsum([0, *map(len, made)], dtype=np.int64), marked=marked)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -113,11 +125,7 @@ def encode_rows(texts: Iterable[str], codec: TextCodec, *, max_tokens: int, long
     Raises:
         DataError: no text is left.
     """
-    made = make_rows(texts, codec, max_tokens=max_tokens, long_texts=long_texts)
-    rows = [np.asarray(row, dtype=np.int32) for row in made]
-    if not rows:
-        raise DataError(NOTHING_LEFT)
-    return Rows(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64))
+    return Rows.of(make_rows(texts, codec, max_tokens=max_tokens, long_texts=long_texts))
 
 
 @dataclass(frozen=True)
