@@ -16,14 +16,14 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffutron.cli.console import ProgressLine
-from diffutron.corpus import files_of, read_records
+from diffutron.corpus import read_texts
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, DiffutronError
 from diffutron.evaluation.likelihood import log_likelihoods
@@ -118,9 +118,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def prompts_of(path: Path, codec: TextCodec, number: int) -> list[tuple[str, str]]:
     """Beginnings of texts, and what follows them; the texts are chosen by a hash."""
-    texts = set[str]()
-    for file in files_of(path):
-        texts |= {normalise(str(record.get("text") or "")) for _, record in read_records(file)}
+    texts = {normalise(text) for text in read_texts(path)}
     pairs = list[tuple[str, str]]()
     for text in sorted(texts, key=text_digest):
         ids = codec.encode(text)
@@ -219,19 +217,16 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def share(score: dict[str, float | None]) -> str:
-    value, low, high = score["value"], score["low"], score["high"]
-    if value is None:
-        return "none"
-    interval = f" ({100 * low:.1f} to {100 * high:.1f})" if low is not None and high is not None else ""
-    return f"{100 * value:.1f} %{interval}"
+    return number({name: 100 * value for name, value in score.items() if value is not None}, digits=1, unit=" %")
 
 
-def number(score: dict[str, float | None]) -> str:
-    value, low, high = score["value"], score["low"], score["high"]
+def number(score: Mapping[str, float | None], *, digits: int = 3, unit: str = "") -> str:
+    value, low, high = (score.get(name) for name in ("value", "low", "high"))
     if value is None:
         return "none"
-    interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
-    return f"{value:.3f}{interval}"
+    ends = min(digits, 2)
+    interval = f" ({low:.{ends}f} to {high:.{ends}f})" if low is not None and high is not None else ""
+    return f"{value:.{digits}f}{unit}{interval}"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import diffutron
 from diffutron.cli.console import ProgressLine
-from diffutron.corpus import files_of, read_records
+from diffutron.corpus import read_texts
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, DiffutronError
 from diffutron.generation import Generator
@@ -51,14 +51,7 @@ def main() -> None:
 
 
 def fit_all(options: argparse.Namespace) -> None:
-    everything = sorted(
-        {
-            normalise(str(record.get("text") or ""))
-            for file in files_of(options.data)
-            for _, record in read_records(file)
-        },
-        key=text_digest,
-    )
+    everything = sorted({normalise(text) for text in read_texts(options.data)}, key=text_digest)
     held = [text for text in everything if len(text) > SHORTEST][: options.texts]
     if not held:
         raise DataError(f"{options.data} holds no text of {SHORTEST} characters")

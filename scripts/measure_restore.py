@@ -24,7 +24,7 @@ import numpy as np
 
 import diffutron
 from diffutron.cli.console import ProgressLine, print_json
-from diffutron.corpus import files_of, read_records
+from diffutron.corpus import read_texts
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, DiffutronError
 from diffutron.evaluation.score import bootstrap_ratio
@@ -110,12 +110,11 @@ def ways(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def texts_of(path: Path) -> set[str]:
     found = set[str]()
-    for file in files_of(path):
-        for _, record in read_records(file):
-            words = normalise(str(record.get("text") or "")).split()
-            text = " ".join(words)[:LONGEST].rsplit(" ", 1)[0]
-            if len(words) > 1 and num_ambiguous(text)[1]:
-                found.add(text)
+    for whole in read_texts(path):
+        words = normalise(whole).split()
+        text = " ".join(words)[:LONGEST].rsplit(" ", 1)[0]
+        if len(words) > 1 and num_ambiguous(text)[1]:
+            found.add(text)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,11 +74,7 @@ class DiffusionLM:
         self._lexicons: dict[Path, Lexicon] = {}
         self._generators: dict[tuple[bool, Path | None], Generator] = {}
 
-    @cached_property
-    def _generator(self) -> Generator:
-        return self._generator_of(fast=False, shortlist=None)
-
-    def _generator_of(self, *, fast: bool, shortlist: Path | None) -> Generator:
+    def _generator(self, *, fast: bool = False, shortlist: Path | None = None) -> Generator:
         key = (fast, shortlist)
         if key not in self._generators:
             ids = None if shortlist is None else shortlist_of(read_texts(shortlist), self.codec)
@@ -126,7 +121,7 @@ class DiffusionLM:
         """
         guides = (PieceBias(bias, self.codec),) if bias else ()
         requests = self._requests(prompt, max_new_tokens, num_samples, seed, tuple(constraints), guides)
-        generator = self._generator_of(fast=fast, shortlist=shortlist)
+        generator = self._generator(fast=fast, shortlist=shortlist)
         return generator.complete(requests, check(sampler, SamplerSettings, place="generate"), on_step)
 
     def infill(
@@ -145,7 +140,7 @@ class DiffusionLM:
             RecipeError: an unknown sampler setting.
         """
         settings = check(sampler, SamplerSettings, place="infill")
-        generator = self._generator_of(fast=fast, shortlist=None)
+        generator = self._generator(fast=fast)
         infiller = Infiller(generator, text, constraints or {}, seed, max_gap)
         return infiller.fill(settings, num_samples=num_samples, on_step=on_step)
 
@@ -163,7 +158,7 @@ class DiffusionLM:
             RecipeError: an unknown sampler setting.
         """
         settings = check(sampler, SamplerSettings, place="rewrite")
-        generator = self._generator_of(fast=fast, shortlist=None)
+        generator = self._generator(fast=fast)
         return rewrite(generator, draft, settings, share=share, seed=seed, on_step=on_step)
 
     def restore(
@@ -182,7 +177,7 @@ class DiffusionLM:
             InputError: an unknown fault, a confidence that is none, or no such dictionary.
             DataError: the lexicon cannot be read.
         """
-        generator = self._generator_of(fast=fast, shortlist=None)
+        generator = self._generator(fast=fast)
         restorer = Restorer(
             generator, frozenset(faults), confidence,
             None if dictionary is None else word_judge(dictionary), None if lexicon is None else self._lexicon(lexicon),
@@ -199,10 +194,10 @@ class DiffusionLM:
     ) -> Iterator[Completion]:
         """The text after every denoising step, hidden tokens left out; the last is what ``generate`` returns."""
         [request] = self._requests(prompt, max_new_tokens, 1, seed)
-        closest = float("inf")
-        for step in self._generator.steps([request], check(sampler, SamplerSettings, place="stream")):
+        generator, closest = self._generator(), float("inf")
+        for step in generator.steps([request], check(sampler, SamplerSettings, place="stream")):
             closest = min(closest, step.closest)
-            yield self._generator.read(request, step, closest=closest)
+            yield generator.read(request, step, closest=closest)
 
     def perplexity(
         self, texts: str | Iterable[str], *, mask_rate: float = 0.15, seed: int = 0,

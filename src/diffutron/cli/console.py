@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +59,20 @@ DrawsOption = Annotated[int, typer.Option(callback=_even, help="Draws for each w
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def refuse_unfinished(failed: Sequence[str | None]) -> None:
+    """Say that texts could not be finished, after they were shown as far as they got.
+
+    Args:
+        failed: of each text, why.
+
+    Raises:
+        InputError: there is a reason.
+    """
+    reasons = [reason for reason in failed if reason]
+    if reasons:
+        raise InputError(f"{len(reasons)} of {len(failed)} texts could not be finished: {reasons[0]}")
 
 
 def note(message: str) -> None:

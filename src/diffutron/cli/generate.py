@@ -17,6 +17,7 @@ from diffutron.cli.console import (
     WatchOption,
     note,
     print_json,
+    refuse_unfinished,
 )
 from diffutron.cli.watch import Watcher
 
@@ -115,9 +116,7 @@ def generate(
             constraints=constraints, fast=fast, shortlist=shortlist, on_step=watcher, **settings,
         )  # fmt: skip
     show(completions, as_json=json)
-    failed = [each.failed for each in completions if each.failed]
-    if failed:
-        raise InputError(f"{len(failed)} of {len(completions)} texts could not be finished: {failed[0]}")
+    refuse_unfinished([each.failed for each in completions])
 
 
 def _constraints(

@@ -15,6 +15,7 @@ from diffutron.cli.console import (
     TraceOption,
     WatchOption,
     print_json,
+    refuse_unfinished,
 )
 from diffutron.cli.watch import Watcher
 
@@ -76,9 +77,7 @@ def infill(
     else:
         for way in ways:
             print(way.text)
-    failed = [way.failed for way in ways if way.failed]
-    if failed:
-        raise InputError(f"{len(failed)} of {len(ways)} texts could not be finished: {failed[0]}")
+    refuse_unfinished([way.failed for way in ways])
 
 
 def _numbered(given: str, option: str) -> tuple[int, str]:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from diffutron.cli.console import note
-from diffutron.cli.report import replace_file
+from diffutron.cli.report import page, replace_file
 
-_PAGE = """<!doctype html>
-<html lang="tr">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-  :root {{ color-scheme: light dark; }}
-  body {{ font: 17px/1.7 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }}
+_STEPS = """<style>
+  body {{ font-size: 17px; line-height: 1.7; }}
   section {{ border-left: 3px solid #2a9d8f; margin: 1rem 0; padding: .2rem 1rem; white-space: pre-wrap; }}
   .hidden {{ opacity: .35; }} .given {{ font-weight: 600; }}
   .written {{ border-bottom: 3px solid hsl(calc(var(--sure) * 120) 65% 45%); }}
   input {{ width: 100%; }}
-  small {{ opacity: .75; }}
 </style>
-<h1>{title}</h1>
 <p><label>Adım / Step <output id="number"></output><input id="step" type="range" min="1" value="1" step="1"></label></p>
 <div id="texts"></div>
 <p><small>Altı çizgili: modelin yazdığı; yeşil emin, kırmızı değil. Koyu: verilmiş. ░: henüz gizli.
@@ -55,9 +46,7 @@ Underlined: written by the model, green where it was sure, red where not. Bold: 
   }}
   slider.addEventListener("input", show);
   show();
-</script>
-</html>
-"""
+</script>"""
 
 
 def render(
@@ -73,11 +62,10 @@ def render(
         raise DataError(f"the trace {trace} holds no step")
     rows: dict[int, list[Any]] = {}
     for frame in frames:
-        cells = [[cell.text] if cell.confidence is None else [cell.text, cell.confidence] for cell in frame.cells]
-        rows.setdefault(frame.row, []).append(cells)
+        rows.setdefault(frame.row, []).append(frame.as_lists)
     path = out or trace.with_suffix(".html")
     data = json.dumps(list(rows.values()), ensure_ascii=False).replace("<", "\\u003c")
-    page = _PAGE.format(title=escape(f"diffutron: {asked.get('model', trace.name)}"), data=data)
-    replace_file(path, page.encode("utf-8"))
+    title = f"diffutron: {asked.get('model', trace.name)}"
+    replace_file(path, page(title, _STEPS.format(data=data), language="tr").encode("utf-8"))
     note(f"{len(frames)} steps of {len(rows)} texts")
     print(path)

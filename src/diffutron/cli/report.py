@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PAGE = """<!doctype html>
-<html lang="en">
+<html lang="{language}">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -61,9 +61,9 @@ def write_report(path: Path, result: dict[str, Any], records: list[dict[str, Any
     replace_file(path, page("diffutron demo", body).encode())
 
 
-def page(title: str, body: str) -> str:
+def page(title: str, body: str, *, language: str = "en") -> str:
     """A whole page around ``body``, which is HTML; ``title`` is text."""
-    return _PAGE.format(title=escape(title), body=body)
+    return _PAGE.format(title=escape(title), body=body, language=language)
 
 
 def replace_file(path: Path, content: bytes) -> None:

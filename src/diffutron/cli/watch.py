@@ -33,7 +33,7 @@ class Watcher:
     ) -> None:  # fmt: skip
         from diffutron.generation.frames import Frames, TraceFile
 
-        self._frames: Frames = Frames(codec)
+        self._frames: Frames | None = Frames(codec) if watch or trace is not None else None
         self._watch = watch
         self._file: TraceFile | None = TraceFile(trace, asked) if trace is not None else None
         self._console = console or Console(stderr=True)
@@ -51,6 +51,8 @@ class Watcher:
             self._file.close()
 
     def __call__(self, step: DenoisingStep) -> None:
+        if self._frames is None:
+            return
         frame = self._frames.frame(step)
         if self._file is not None:
             self._file.add(frame)

@@ -38,6 +38,13 @@ class Frame:
     step: int
     cells: tuple[Cell, ...]
 
+    @property
+    def as_lists(self) -> list[list[str | float | None]]:
+        """For JSON: the text of each cell, and its confidence if it has one."""
+        return [
+            [each.text] if each.confidence is None else [each.text, round(each.confidence, 4)] for each in self.cells
+        ]
+
 
 class Frames:
     """Makes frames of the steps of some rows, which come in their order."""
@@ -78,10 +85,7 @@ class TraceFile:
         self._write({"format": FORMAT, **asked})
 
     def add(self, frame: Frame) -> None:
-        cells = [
-            [each.text] if each.confidence is None else [each.text, round(each.confidence, 4)] for each in frame.cells
-        ]
-        self._write({"row": frame.row, "step": frame.step, "cells": cells})
+        self._write({"row": frame.row, "step": frame.step, "cells": frame.as_lists})
 
     def close(self) -> None:
         self._file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -72,40 +73,40 @@ class Infiller:
         """
         if self.max_gap < 1:
             raise InputError(f"the longest gap must be at least 1, not {self.max_gap}")
-        template = self._template()
-        lengths = self.lengths(template)
+        lengths = self.lengths()
         last: dict[int, DenoisingStep] = {}
         for step in self.steps(settings, lengths, num_samples=num_samples):
             on_step(step)
             last[step.row] = step
-        return [self.read(template, lengths, last[number]) for number in range(num_samples)]
+        return [self.read(lengths, last[number]) for number in range(num_samples)]
 
     def steps(
         self, settings: SamplerSettings, lengths: Sequence[int], *, num_samples: int = 1
     ) -> Iterator[DenoisingStep]:
-        found = [self._canvas(self._template(), lengths, sample) for sample in range(num_samples)]
+        found = [self._canvas(lengths, sample) for sample in range(num_samples)]
         canvases = [self.generator.guided(canvas, settings) for canvas in found]
         yield from denoise(self.generator.reader, canvases, settings, mask_id=self.generator.codec.mask_id)
 
-    def lengths(self, template: Template) -> tuple[int, ...]:
+    def lengths(self) -> tuple[int, ...]:
         """How many pieces each gap gets; open ones are chosen one after another.
 
         A gap is tried at every length that its constraints allow, and the one at which the model is surest of what
         stands there, before anything does, is taken (as in CAL, arXiv:2602.00476): the lowest mean entropy.
         """
-        found = [length if length is not None else USUAL_GAP for length in template.lengths]
-        for number, length in enumerate(template.lengths):
+        asked = self.template.lengths
+        found = [length if length is not None else USUAL_GAP for length in asked]
+        for number, length in enumerate(asked):
             if length is None:
-                found[number] = self._best_length(template, found, number)
+                found[number] = self._best_length(found, number)
         return tuple(found)
 
-    def _best_length(self, template: Template, lengths: Sequence[int], number: int) -> int:
+    def _best_length(self, lengths: Sequence[int], number: int) -> int:
         codec, reader = self.generator.codec, self.generator.reader
         tried, looks = list[int](), list[Look]()
         for length in range(1, self.max_gap + 1):
-            row = template.row(codec, [*lengths[:number], length, *lengths[number + 1 :]])
+            row = self.template.row(codec, [*lengths[:number], length, *lengths[number + 1 :]])
             fits = len(row.ids) <= self.generator.denoiser.max_positions
-            if fits and self._can_be(template, number, length):
+            if fits and self._can_be(number, length):
                 tried.append(length)
                 looks.append(Look(len(looks), row.ids, row.gaps[number], row.gaps[number]))
         if not looks:
@@ -117,31 +118,32 @@ class Infiller:
         entropies = [float(Beliefs(reader.read([look])).entropy.mean()) for look in looks]
         return tried[int(np.argmin(entropies))]
 
-    def _can_be(self, template: Template, number: int, length: int) -> bool:
+    def _can_be(self, number: int, length: int) -> bool:
         generator = self.generator
-        begins = generator.beginnings(template.may_begin(number, generator.codec))
+        begins = generator.beginnings(self.template.may_begin(number, generator.codec))
         return generator.pieces(self.constraints.get(number + 1, ())).fits(length, begins=begins)
 
-    def _guide(self, template: Template, number: int, where: Sequence[int]) -> SpanGuide:
+    def _guide(self, number: int, where: Sequence[int]) -> SpanGuide:
         wanted = self.constraints.get(number + 1, ())
-        return self.generator.keep(wanted, where, begins=template.may_begin(number, self.generator.codec))
+        return self.generator.keep(wanted, where, begins=self.template.may_begin(number, self.generator.codec))
 
-    def _canvas(self, template: Template, lengths: Sequence[int], sample: int) -> Canvas:
-        row = template.row(self.generator.codec, lengths)
+    def _canvas(self, lengths: Sequence[int], sample: int) -> Canvas:
+        row = self.template.row(self.generator.codec, lengths)
         check_length(len(row.ids), self.generator.denoiser.max_positions)
-        guides = tuple(self._guide(template, number, where) for number, where in enumerate(row.gaps))
+        guides = tuple(self._guide(number, where) for number, where in enumerate(row.gaps))
         free = tuple(sorted(position for gap in row.gaps for position in gap))
         return Canvas(row.ids, free, key=(self.seed, text_digest(self.text), sample), guides=guides)
 
-    def _template(self) -> Template:
+    @cached_property
+    def template(self) -> Template:
         template = parse_template(self.text)
         unknown = [number for number in self.constraints if not 1 <= number <= len(template.lengths)]
         if unknown:
             raise InputError(f"there is no gap {unknown[0]}: the text has {len(template.lengths)}")
         return template
 
-    def read(self, template: Template, lengths: Sequence[int], step: DenoisingStep) -> Infilling:
-        codec = self.generator.codec
+    def read(self, lengths: Sequence[int], step: DenoisingStep) -> Infilling:
+        codec, template = self.generator.codec, self.template
         row = template.row(codec, lengths)
         gaps, text = list[str](), template.parts[0]
         for number, where in enumerate(row.gaps):

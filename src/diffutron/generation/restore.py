@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from diffutron.errors import InputError
 from diffutron.generation.generate import Generator
-from diffutron.generation.rewrite import apply
-from diffutron.generation.word_rows import Place, WordRows, ids_of, places
+from diffutron.generation.word_rows import Place, WordRows, diff_of, ids_of, places, replaced
 from diffutron.text import lower_tr, normalise
 from diffutron.text.harmony import vowel_clashes
 from diffutron.text.variants import marked_variants, misread, num_ambiguous, slips
@@ -60,8 +59,11 @@ class Restored:
     """A text and what became of it, word by word."""
 
     before: str
-    text: str
     words: tuple[RestoredWord, ...]
+
+    @property
+    def text(self) -> str:
+        return replaced(self.before, self._replacements)
 
     @property
     def changes(self) -> list[RestoredWord]:
@@ -80,8 +82,11 @@ class Restored:
     @property
     def diff(self) -> str:
         """The text with ``[-what went-]{+what came+}``."""
-        shown = [(word.start, word.before, f"[-{word.before}-]{{+{word.after}+}}") for word in self.changes]
-        return apply(self.before, shown)
+        return diff_of(self.before, self._replacements)
+
+    @property
+    def _replacements(self) -> list[tuple[int, str, str]]:
+        return [(word.start, word.before, word.after) for word in self.changes]
 
 
 def check_faults(faults: Collection[str], confidence: float) -> None:
@@ -170,8 +175,7 @@ class Restorer:
         words = tuple(
             RestoredWord(word.place.start, word.place.text, word.forms[word.chosen], word.confidence) for word in found
         )
-        changed = [(word.start, word.before, word.after) for word in words if word.after != word.before]
-        return Restored(text, apply(text, changed), words)
+        return Restored(text, words)
 
     def candidates(self, text: str) -> list[Candidates]:
         """What each word may have been; the model is not asked yet."""
@@ -234,14 +238,12 @@ class Restorer:
     def weigh(self, words: Sequence[Candidates]) -> None:
         """Ask the model, and of what is not settled then once more, among what the first time found."""
         rows, weights = WordRows(self.generator.reader, self.generator.codec), self.weights
-        for settled in (1.0, _SETTLED):
-            guesses = [int(word.log_probs(weights).argmax()) for word in words]
-            standing = [word.ids[index] for word, index in zip(words, guesses, strict=True)]
+        for settled in (math.inf, math.log(_SETTLED)):
+            beliefs = [word.log_probs(weights) for word in words]
+            standing = [word.ids[int(belief.argmax())] for word, belief in zip(words, beliefs, strict=True)]
             asked = [
-                word.ids
-                if len(word.ids) > 1 and (settled == 1 or word.log_probs(weights).max() < math.log(settled))
-                else []
-                for word in words
+                word.ids if len(word.ids) > 1 and belief.max() < settled else []
+                for word, belief in zip(words, beliefs, strict=True)
             ]
             found = rows.log_probs([word.place.gap for word in words], standing, asked)
             for word, log_probs in zip(words, found, strict=True):

@@ -11,7 +11,7 @@ from diffutron.generation.canvas import Canvas, DenoisingStep
 from diffutron.generation.constraints import Regex
 from diffutron.generation.generate import Generator
 from diffutron.generation.sampler import SamplerSettings, denoise
-from diffutron.generation.word_rows import WordRows, ids_of, places
+from diffutron.generation.word_rows import WordRows, diff_of, ids_of, places, replaced, row_with_gaps
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Rewritten:
     @property
     def diff(self) -> str:
         """The draft with ``[-what went-]{+what came+}``."""
-        return apply(self.draft, [(each.start, each.before, f"[-{each.before}-]{{+{each.after}+}}")
-                                  for each in self.changes])  # fmt: skip
+        return diff_of(self.draft, [(each.start, each.before, each.after) for each in self.changes])
 
 
 def rewrite(
@@ -97,17 +96,8 @@ def rewrite(
             changes.append(Change(found[index].start, found[index].text, text, score - total))
             current, total = tried, score
     changes.sort(key=lambda each: each.start)
-    text = apply(draft, [(each.start, each.before, each.after) for each in changes])
+    text = replaced(draft, [(each.start, each.before, each.after) for each in changes])
     return Rewritten(draft, text, tuple(changes), before / len(words), total / len(words))
-
-
-def apply(text: str, changes: Sequence[tuple[int, str, str]]) -> str:
-    """The text with what stands at each start replaced; starts ascend."""
-    parts, end = list[str](), 0
-    for start, before, after in changes:
-        parts += [text[end:start], after]
-        end = start + len(before)
-    return "".join(parts) + text[end:]
 
 
 def _draw(
@@ -115,15 +105,8 @@ def _draw(
     settings: SamplerSettings, key: tuple[int, ...], on_step: Callable[[DenoisingStep], None],
 ) -> dict[int, tuple[int, ...]]:  # fmt: skip
     """The weak words drawn again together, each a word of as many pieces."""
-    codec, row, spans = generator.codec, [generator.codec.start_id], dict[int, tuple[int, ...]]()
-    for index, (gap, word) in enumerate(zip(gaps, words, strict=True)):
-        row += gap
-        if index in set(weak):
-            spans[index] = tuple(range(len(row), len(row) + len(word)))
-            row += [codec.mask_id] * len(word)
-        else:
-            row += word
-    row.append(codec.end_id)
+    codec = generator.codec
+    row, spans = row_with_gaps(gaps, words, {index: len(words[index]) for index in weak}, codec)
     guides = tuple(
         generator.keep((Regex(r"\S+"),), span, begins=None if index == 0 and not codec.marks_first_word else True)
         for index, span in spans.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,40 @@ def ids_of(word: str, codec: TextCodec, *, first: bool = False) -> tuple[int, ..
     return tuple(codec.encode(marked))
 
 
+def row_with_gaps(
+    gaps: Sequence[tuple[int, ...]], words: Sequence[tuple[int, ...]], hidden: Mapping[int, int], codec: TextCodec
+) -> tuple[list[int], dict[int, tuple[int, ...]]]:
+    """The row of a text, special tokens included, with some words hidden; and the positions of each of these.
+
+    Args:
+        gaps: what stands before each word.
+        hidden: of the words to hide, in how many pieces.
+    """
+    row, spans = [codec.start_id], dict[int, tuple[int, ...]]()
+    for index, (gap, word) in enumerate(zip(gaps, words, strict=True)):
+        row += gap
+        if index in hidden:
+            spans[index] = tuple(range(len(row), len(row) + hidden[index]))
+            row += [codec.mask_id] * hidden[index]
+        else:
+            row += word
+    return [*row, codec.end_id], spans
+
+
+def replaced(text: str, changes: Sequence[tuple[int, str, str]]) -> str:
+    """The text with what stands at each start replaced; starts ascend."""
+    parts, end = list[str](), 0
+    for start, before, after in changes:
+        parts += [text[end:start], after]
+        end = start + len(before)
+    return "".join(parts) + text[end:]
+
+
+def diff_of(text: str, changes: Sequence[tuple[int, str, str]]) -> str:
+    """The text with ``[-what goes-]{+what comes+}``."""
+    return replaced(text, [(start, before, f"[-{before}-]{{+{after}+}}") for start, before, after in changes])
+
+
 @dataclass(frozen=True)
 class WordRows:
     """Reads log probabilities of words in a window of a text.
@@ -74,26 +108,17 @@ class WordRows:
         rows = list(self._rows(words, candidates))
         for start in range(0, len(rows), self.rows):
             part = rows[start : start + self.rows]
-            looks, asked = list[Look](), list[tuple[int, int, tuple[int, ...]]]()
+            looks, asked = list[Look](), list[tuple[int, tuple[int, ...]]]()
             for number, hidden in enumerate(part):
-                row, where = [self.codec.start_id], list[int]()
-                for index, (gap, word) in enumerate(zip(gaps, words, strict=True)):
-                    row += gap
-                    if index in hidden:
-                        length = hidden[index]
-                        span = tuple(range(len(row), len(row) + length))
-                        where += span
-                        asked.append((number, index, span))
-                        row += [self.codec.mask_id] * length
-                    else:
-                        row += word
-                row.append(self.codec.end_id)
+                row, spans = row_with_gaps(gaps, words, hidden, self.codec)
+                asked += [(index, span) for index, span in spans.items()]
+                where = [position for span in spans.values() for position in span]
                 looks.append(Look(number, row, where, where))
             self.reader.start()
             logits = self.reader.read(looks)
             total = logits.logsumexp(dim=-1)
             line = 0
-            for _, index, span in asked:
+            for index, span in asked:
                 lines = torch.arange(line, line + len(span))
                 line += len(span)
                 for choice, ids in enumerate(candidates[index]):
