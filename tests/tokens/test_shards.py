@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from diffutron.errors import DataError
 from diffutron.testing import TINY_TEXTS, tiny_codec
 from diffutron.tokens.codec import TextCodec
-from diffutron.tokens.rows import collate, encode_rows
-from diffutron.tokens.shards import ensure_shards, open_shards, write_shards
+from diffutron.tokens.rows import LEARNED, Rows, collate, encode_rows, make_rows
+from diffutron.tokens.shards import SHARD_TOKENS, Origin, ensure_shards, open_shards, write_shards
 from diffutron.tokens.unigram import NEWLINE, SPECIALS, WORD_START, build_unigram_tokenizer
 
 CODEC = tiny_codec()
 TEXTS = [*TINY_TEXTS, " ".join(TINY_TEXTS), "", "ev"]
-MADE = {"corpus": "0123456789abcdef", "max_tokens": 32}
 
 
 def codec_of(pieces):
@@ -23,8 +22,15 @@ def codec_of(pieces):
     return TextCodec(build_unigram_tokenizer([*((piece, 0.0) for piece in (*SPECIALS, NEWLINE)), *scores]))
 
 
-def written(folder, texts=TEXTS, codec=CODEC, **changes):
-    return write_shards(texts, codec, folder, **{**MADE, **changes})
+def made(texts, codec, *, corpus="0123456789abcdef", chat=None, **shape):
+    """Rows, and where they come from."""
+    shape = {"max_tokens": 32, "long_texts": "split", **shape}
+    return make_rows(texts, codec, **shape), Origin.of(codec, corpus=corpus, chat=chat, **shape)
+
+
+def written(folder, texts=TEXTS, codec=CODEC, *, shard_tokens=SHARD_TOKENS, **changes):
+    rows, origin = made(texts, codec, **changes)
+    return write_shards(rows, codec, folder, origin, shard_tokens=shard_tokens)
 
 
 def assert_same(rows, expected):
@@ -74,6 +80,16 @@ def test_ids_take_two_bytes_where_the_vocabulary_fits_and_four_where_not(tmp_pat
     assert json.loads((tmp_path / "small" / "shards.json").read_text())["dtype"] == "uint16"
 
 
+def test_what_is_learned_of_a_conversation_is_the_same_from_the_disk(tmp_path):
+    marked = [[0, 5, 6 | LEARNED, 7 | LEARNED], [0, 8 | LEARNED]]
+    origin = Origin.of(CODEC, corpus="any", max_tokens=32, chat="template")
+    rows, expected = write_shards(marked, CODEC, tmp_path / "rows", origin), Rows.of(marked, marked=True)
+    assert_same(rows, expected)
+    assert [rows[0].tolist(), rows[1].tolist()] == [[0, 5, 6, 7], [0, 8]]
+    assert rows.can_mask(0).tolist() == [False, False, True, True]
+    assert rows.num_learned.tolist() == expected.num_learned.tolist() == [2, 1]
+
+
 @pytest.mark.parametrize("name", ["tokens-00001.bin", "offsets.bin"])
 def test_an_altered_byte_is_found_and_a_missing_or_cut_file_at_once(tmp_path, name):
     written(tmp_path / "rows", shard_tokens=100)
@@ -96,7 +112,7 @@ def test_an_altered_byte_is_found_and_a_missing_or_cut_file_at_once(tmp_path, na
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: "", lambda text: "[]", lambda text: text[:-20], lambda text: text.replace("mat\": 1", "mat\": 2"),
+        lambda text: "", lambda text: "[]", lambda text: text[:-20], lambda text: text.replace("mat\": 2", "mat\": 1"),
         lambda text: text.replace("uint16", "uint32"), lambda text: text.replace("uint16", "int8"),
         lambda text: text.replace('"rows": ', '"rows": 1'), lambda text: text.replace('"tokens": ', '"tokens": 1'),
         lambda text: text.replace("offsets.bin", "others.bin"), lambda text: text.replace('"bytes"', '"octets"'),
@@ -149,14 +165,17 @@ def test_rows_are_made_once_and_again_when_anything_they_depend_on_changes(tmp_p
 
     def ensured(codec=CODEC, **changes):
         asked.clear()
-        return ensure_shards(texts(), codec, tmp_path / "rows", **{**MADE, "long_texts": "split", **changes})
+        rows, origin = made(texts(), codec, **changes)
+        return ensure_shards(rows, codec, tmp_path / "rows", origin)
 
     first = ensured()
     assert asked
     assert_same(ensured(), first)
     assert not asked
     other = codec_of([WORD_START, "e", "v"])
-    changes = ({"corpus": "another"}, {"max_tokens": 31}, {"long_texts": "drop"}, {"codec": other})
+    changes = (
+        {"corpus": "another"}, {"max_tokens": 31}, {"long_texts": "drop"}, {"chat": "other"}, {"codec": other},
+    )  # fmt: skip
     for change in changes:
         ensured(**change)
         assert asked, change

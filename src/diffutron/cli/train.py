@@ -14,6 +14,8 @@ import typer
 from diffutron.cli.console import JsonOption, OfflineOption, SetOption, count, duration, note, print_json
 
 if TYPE_CHECKING:
+    from diffutron.evaluation.hiding import AtRate
+    from diffutron.evaluation.questions import TextQuestions
     from diffutron.training.recipe import TrainRecipe
     from diffutron.training.run import Run
     from diffutron.training.workers import Workers
@@ -178,20 +180,20 @@ def _rehearse(settings: TrainRecipe, folder: Path, json: bool) -> None:
 
 
 def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dict[str, Any]]:
-    """What is measured beside the loop: masked perplexity of the held-out part at 15 %, if there is one, and samples.
+    """What is measured beside the loop: masked perplexity of the held-out part, if there is one, and samples.
 
-    The windows are as long as the rows of the training. Every worker computes the same; a sharded model needs them all.
+    At 15 % for texts, in windows as long as the rows of the training; at 50 % for the answers of conversations, which
+    are short. Every worker computes the same; a sharded model needs them all.
 
     Args:
         max_texts: how many held-out texts at most.
     """
-    from diffutron.corpus import read_texts
-    from diffutron.evaluation import masked_perplexity
+    from diffutron.evaluation.perplexity import perplexity_of
     from diffutron.generation import Generator, Request, SamplerSettings
     from diffutron.training.run import diffusion_config
 
-    denoiser, codec, max_tokens = run.loaded.denoiser, run.codec, run.recipe.data.max_tokens
-    texts = list(itertools.islice(read_texts(run.corpus.heldout), max_texts)) if run.corpus.report["heldout"] else []
+    denoiser, codec = run.loaded.denoiser, run.codec
+    read, hiding = _heldout_questions(run, max_texts)
     learned_end = diffusion_config(run)["learned_end"]
     requests = []
     for prompt in PROMPTS:
@@ -200,9 +202,27 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
             requests.append(Request(prompt, min(SAMPLE_TOKENS, room)))
 
     def evaluate() -> dict[str, Any]:
-        scores = masked_perplexity(denoiser, codec, texts, max_tokens=max_tokens).as_dict() if texts else {}
+        scores = perplexity_of(denoiser, codec, read, hiding).as_dict() if read is not None else {}
         generator = Generator(denoiser, codec, learned_end=learned_end)  # a reader is of the weights as they were
         samples = generator.complete(requests, SamplerSettings())
         return {**scores, "samples": [sample.as_dict() for sample in samples]}
 
     return evaluate
+
+
+def _heldout_questions(run: Run, max_texts: int | None) -> tuple[TextQuestions | None, AtRate]:
+    from diffutron.corpus import read_texts
+    from diffutron.corpus.read import read_all
+    from diffutron.evaluation.hiding import AtRate
+    from diffutron.evaluation.questions import ask_for_rows, ask_for_texts, window_tokens
+    from diffutron.tokens.rows import Rows
+
+    maker, file, max_tokens = run.row_maker, run.corpus.heldout, run.recipe.data.max_tokens
+    hiding = AtRate(0.15 if maker.chat is None else 0.5)
+    if not run.corpus.report["heldout"]:
+        return None, hiding
+    if maker.chat is not None:
+        made = list(maker.make(itertools.islice(read_all(file), max_texts)))
+        return ask_for_rows(Rows.of(made, marked=True)) if made else None, hiding
+    texts = itertools.islice(read_texts(file), max_texts)
+    return ask_for_texts(texts, run.codec, max_tokens=min(max_tokens, window_tokens(run.loaded.denoiser))), hiding

@@ -6,7 +6,7 @@ is guessed: a record that fits no kind, or whose turns make no conversation, is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -55,13 +55,22 @@ class Conversation:
 
     @property
     def text(self) -> str:
-        """All that was said, for filters that read texts."""
-        return "\n\n".join(turn.text for turn in self.turns)
+        return text_of(self.messages)
 
     @property
     def messages(self) -> list[dict[str, str]]:
         """As chat templates take it."""
-        return [{"role": turn.role, "content": turn.text} for turn in self.turns]
+        return messages_of(self.turns)
+
+
+def messages_of(turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """Turns as chat templates take them, and as corpora keep them."""
+    return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
+def text_of(messages: Iterable[Mapping[str, str]]) -> str:
+    """All that was said, for what reads texts: filters, and whatever finds repetitions."""
+    return "\n\n".join(message["content"] for message in messages)
 
 
 def read_conversations(path: Path | str, *, on_fault: OnFault = warn_of_fault) -> Iterator[Conversation]:

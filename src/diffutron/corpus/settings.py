@@ -28,8 +28,12 @@ class SourceSettings(Settings):
     """The hub data set's revision; name one to be able to repeat the build."""
     split: str = "train"
     """The hub data set's split."""
+    kind: Literal["texts", "conversations"] = "texts"
+    """texts: a text in each record; conversations: questions and answers, or messages, in columns that are known."""
     text_field: str = "text"
     """The field that holds the text."""
+    group_field: str | None = None
+    """Records with one value here, e.g. the passage of several questions, are all trained on or all held out."""
     name: str | None = None
     """What reports call the source; its path or id unless named."""
     license: str | None = None

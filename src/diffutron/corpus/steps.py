@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from diffutron.corpus.clean import Cleaner, lacks_turkish_letters
 from diffutron.corpus.contamination import ContaminationIndex
+from diffutron.corpus.conversations import messages_of, text_of, turns_of
 from diffutron.corpus.draws import draw, uniform
 from diffutron.corpus.duplicates import MinHash, clusters, exact_key, paragraph_keys, repeated
 from diffutron.corpus.filters import TextView, build_filters
@@ -99,8 +100,16 @@ class ReadRecords(Step):
     def _document(
         self, place: str, record: dict[str, Any], source: SourceSettings, on_fault: OnFault
     ) -> Document | None:
-        text = record.get(source.text_field)
-        matches = _matches(record, source)
+        matches, text, own = _matches(record, source), record.get(source.text_field), dict[str, Any]()
+        if source.group_field is not None and record.get(source.group_field):
+            own["group"] = str(record[source.group_field])
+        if matches and source.kind == "conversations":
+            try:
+                own["messages"] = messages_of(turns_of(record))
+            except ValueError as error:
+                on_fault(Fault(place, str(error)))
+                return None
+            text = text_of(own["messages"])
         if matches and not isinstance(text, str):
             on_fault(Fault(place, f"has no text in the field {source.text_field!r}"))
             return None
@@ -108,6 +117,7 @@ class ReadRecords(Step):
             "place": place, "source": source.label,
             "license": str(record.get("license") or source.license or ""),
             "domain": str(record.get("domain") or source.domain or ""),
+            **own,
         })  # fmt: skip
         size = len(document.text.encode("utf-8"))
         self.tally.read += 1
@@ -135,13 +145,10 @@ class Clean(Step):
             if longest is not None and len(document.text) > 2 * longest:
                 self.drop(document, "too long", f"{len(document.text):,} characters > {longest:,}")
                 continue
-            if cleaner is None:
-                document.text = normalise(document.text)
-            else:
-                cleaned = cleaner(document.text)
-                document.text = cleaned.text
-                self.tally.repairs.update(cleaned.repairs)
-            if not any(map(str.isalpha, document.text)):
+            self._repair(document, cleaner)
+            if not all(message["content"].strip() for message in document.metadata.get("messages", ())):
+                self.drop(document, "nothing left of a turn")
+            elif not any(map(str.isalpha, document.text)):
                 self.drop(document, "no letters")
             elif len(document.text) < self.settings.min_characters:
                 self.drop(document, "near-empty", f"{len(document.text)} characters < {self.settings.min_characters}")
@@ -149,6 +156,24 @@ class Clean(Step):
                 self.drop(document, "too long", f"{len(document.text):,} characters > {longest:,}")
             else:
                 yield document
+
+    def _repair(self, document: Document, cleaner: Cleaner | None) -> None:
+        """Bring a text into its normal form, or each turn of a conversation for itself."""
+
+        def repaired(text: str) -> str:
+            if cleaner is None:
+                return normalise(text)
+            cleaned = cleaner(text)
+            self.tally.repairs.update(cleaned.repairs)
+            return cleaned.text
+
+        messages = document.metadata.get("messages")
+        if messages is None:
+            document.text = repaired(document.text)
+            return
+        for message in messages:
+            message["content"] = repaired(message["content"])
+        document.text = text_of(messages)
 
 
 class Judge(Step):
@@ -194,7 +219,8 @@ class KeepTexts(Step):
                     exact.append(exact_key(document.text))
                 if minhash is not None:
                     near.append(minhash.keys(document.text))
-                if duplicates is not None and duplicates.paragraphs:
+                # A turn without one of its paragraphs may be no answer any more.
+                if duplicates is not None and duplicates.paragraphs and "messages" not in document.metadata:
                     found = paragraph_keys(document.text, duplicates.paragraph_characters)
                     paragraphs += [(key, number) for key, _, _ in found]
         numbers = np.arange(len(draws), dtype=np.uint64)
@@ -320,9 +346,12 @@ class WriteParts(Step):
     def _keep(self, document: Document, weight: float, train: Part, heldout: Part) -> None:
         text, meta, tally, seed = document.text, document.metadata, self.tally, self.settings.seed
         size, license_ = len(text.encode("utf-8")), meta["license"] or "unknown"
-        is_heldout = uniform(text, seed, "split") < self.settings.heldout_share
+        is_heldout = uniform(meta.get("group", text), seed, "split") < self.settings.heldout_share
         copies = 1 if is_heldout else int(weight) + (uniform(text, seed, "weight") < weight % 1)
         record = {"text": text, "source": meta["source"], "license": meta["license"], "domain": meta["domain"]}
+        if "messages" in meta:
+            record["messages"] = meta["messages"]
+            tally.conversations += 1
         for _ in range(copies):
             (heldout if is_heldout else train).write(record)
         if copies == 0:
@@ -360,7 +389,7 @@ class Part:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def write(self, record: dict[str, str]) -> None:
+    def write(self, record: dict[str, Any]) -> None:
         line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
         self._digest.update(line)
         self._stream.write(line)

@@ -38,6 +38,8 @@ class Tally:
     bytes_kept: int = 0
     train: int = 0
     heldout: int = 0
+    conversations: int = 0
+    """of the documents that are kept"""
     copies: int = 0
     """further copies of training documents, made by weights above 1"""
     dropped: dict[str, Counter[str]] = field(default_factory=_counters)

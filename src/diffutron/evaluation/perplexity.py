@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.hiding import AtRate
-from diffutron.evaluation.questions import ask, ask_for_texts, window_tokens
+from diffutron.evaluation.questions import TextQuestions, ask, ask_for_texts, window_tokens
 from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
@@ -90,6 +90,20 @@ def masked_perplexity(
     hiding = hiding or AtRate(mask_rate)
     window = window_tokens(denoiser)
     read = ask_for_texts(texts, codec, max_tokens=min(window, max_tokens or window))
+    return perplexity_of(
+        denoiser, codec, read, hiding, seed=seed, micro_batch_tokens=micro_batch_tokens, on_progress=on_progress
+    )
+
+
+def perplexity_of(
+    denoiser: Denoiser, codec: TextCodec, read: TextQuestions, hiding: AtRate, *, seed: int = 0,
+    micro_batch_tokens: int = 4096, on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> MaskedPerplexity:  # fmt: skip
+    """:func:`masked_perplexity` of whatever the questions ask for.
+
+    Raises:
+        DataError: no token was hidden.
+    """
     nll, correct, masked = (np.zeros(read.num_texts) for _ in range(3))
     for answer in ask(
         denoiser, codec, read.questions, hiding, seed=seed, micro_batch_tokens=micro_batch_tokens,

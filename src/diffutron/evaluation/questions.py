@@ -22,7 +22,7 @@ from diffutron.model import Denoiser
 from diffutron.model.attention import Segments
 from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
-from diffutron.tokens.rows import windows
+from diffutron.tokens.rows import Rows, windows
 
 WINDOW_TOKENS = 512
 
@@ -195,6 +195,15 @@ def ask_for_texts(texts: Iterable[str], codec: TextCodec, *, max_tokens: int) ->
     if not kept:
         raise DataError("no text to measure: every text is empty")
     return TextQuestions(questions, np.asarray(documents), kept, characters, digest.hexdigest()[:16])
+
+
+def ask_for_rows(rows: Rows) -> TextQuestions:
+    """What may be learned of each row, which is a document of its own: of a conversation, what the assistant says."""
+    questions = [
+        Question(ids.astype(np.int64), rows.can_mask(number), (text_digest(" ".join(map(str, ids.tolist()))),))
+        for number, ids in enumerate(map(rows.__getitem__, range(len(rows))))
+    ]
+    return TextQuestions(questions, np.arange(len(rows)), list(range(len(rows))), [0] * len(rows), rows.fingerprint)
 
 
 def ask_for_continuation(

@@ -27,6 +27,8 @@ from diffutron.model.lora import merge_lora
 from diffutron.model.names import is_offline, resolve_model
 
 DIFFUSION_CONFIG = "diffusion_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+"""beside an adapter that was trained with one; transformers gives it that name beside a tokenizer"""
 MAX_SHARD_SIZE = "44MB"
 
 
@@ -83,6 +85,11 @@ def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded
         peft_model = PeftModel.from_pretrained(base.denoiser.model, str(folder))
         merge_lora(peft_model)
     diffusion = read_json(folder / DIFFUSION_CONFIG) if (folder / DIFFUSION_CONFIG).is_file() else base.diffusion
+    if (folder / CHAT_TEMPLATE).is_file():
+        try:
+            base.tokenizer.chat_template = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{name}: {CHAT_TEMPLATE} cannot be read: {error}") from None
     return Loaded(name, base.denoiser.eval(), base.tokenizer, diffusion)
 
 
@@ -128,9 +135,13 @@ def save_model(
 
 def save_adapter(
     folder: Path, peft_model: PeftModel, diffusion: dict[str, Any], *, dtype: torch.dtype = torch.float32,
-    state: Mapping[str, torch.Tensor] | None = None,
+    state: Mapping[str, torch.Tensor] | None = None, chat_template: str | None = None,
 ) -> None:  # fmt: skip
-    """Write the adapter as PEFT does (``adapter_config.json``, ``adapter_model.safetensors``); one rename."""
+    """Write the adapter as PEFT does (``adapter_config.json``, ``adapter_model.safetensors``); one rename.
+
+    Args:
+        chat_template: what conversations were put in for it, if it has seen any.
+    """
     with appearing(folder) as draft, _quiet():
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
@@ -145,6 +156,8 @@ def save_adapter(
             peft_config.target_modules = sorted(peft_config.target_modules)  # one order, in every process
         peft_config.save_pretrained(str(draft))
         write_json(draft / DIFFUSION_CONFIG, diffusion)
+        if chat_template is not None:
+            (draft / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
 
 
 @contextlib.contextmanager

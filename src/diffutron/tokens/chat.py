@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from diffutron.corpus.conversations import Turn
-from diffutron.errors import ModelError
+from diffutron.errors import InputError, ModelError
 from diffutron.tokens.codec import TextCodec
 
 TEMPLATE = (
@@ -41,8 +42,31 @@ TAGS = (
 )
 """The text tags with which Diffutron's instruction-tuned checkpoints were trained; no special token at all."""
 
+TEMPLATES = {"turkish": TEMPLATE, "tags": TAGS}
+
 # From a private-use plane: no text that was read holds them after this, and no tokenizer has them.
 _STAND_IN = re.compile("\U000f0000([0-9]+)\U000f0001")
+
+
+def template_of(name: str, own: str | None) -> str:
+    """The Jinja text of a template.
+
+    Args:
+        name: one of :data:`TEMPLATES`; ``model`` for the model's own, which is ours if it has none; or a file.
+        own: the model's.
+
+    Raises:
+        InputError: there is no such template, and no such file.
+    """
+    if name == "model":
+        return own or TEMPLATE
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        known = ", ".join(TEMPLATES)
+        raise InputError(f"the chat template {name!r} is none of {known}, model, or a file that can be read") from None
 
 
 @dataclass(frozen=True)

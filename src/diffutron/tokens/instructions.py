@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from diffutron.corpus.conversations import Conversation
+from diffutron.corpus.conversations import Conversation, turns_of
 from diffutron.corpus.draws import uniform
 from diffutron.recipe import Settings
-from diffutron.tokens.chat import ChatFormat
-from diffutron.tokens.rows import LEARNED, Rows
+from diffutron.tokens.chat import ChatFormat, template_of
+from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.rows import LEARNED, LongTexts, Rows, make_rows
 
 TOO_LONG = "its question leaves no room for an answer"
 CUT = "its answer does not fit and is cut"
+
+OnLoss = Callable[[Conversation, str], None]
 
 
 class OneEnd(Settings):
@@ -53,9 +56,26 @@ class SomeEnds(Settings):
 EndSettings = Annotated[OneEnd | PaddedEnds | SomeEnds, Field(discriminator="kind")]
 
 
+class ChatSettings(Settings):
+    """How conversations become rows."""
+
+    template: str = "model"
+    """turkish, tags (Diffutron's), a file of Jinja, or model: what the model brings, else turkish."""
+    ending: EndSettings = OneEnd()
+    """What becomes of the room after an answer."""
+
+    def format(self, codec: TextCodec) -> ChatFormat:
+        """
+        Raises:
+            InputError: there is no such template.
+        """
+        own: str | None = getattr(codec.tokenizer, "chat_template", None)
+        return ChatFormat(codec, template_of(self.template, own))
+
+
 def make_conversation_rows(
     conversations: Iterable[Conversation], chat: ChatFormat, *, max_tokens: int, ending: EndSettings | None = None,
-    seed: int = 0, on_loss: Callable[[Conversation, str], None] = lambda conversation, reason: None,
+    seed: int = 0, on_loss: OnLoss = lambda conversation, reason: None,
 ) -> Iterator[list[int]]:  # fmt: skip
     """A row for each conversation, ids with :data:`~diffutron.tokens.rows.LEARNED` where an answer stands.
 
@@ -78,9 +98,30 @@ def make_conversation_rows(
         yield [*row, *[chat.codec.end_id | LEARNED] * more][:max_tokens]
 
 
+def make_mixed_rows(
+    records: Iterable[tuple[str, dict[str, Any]]], chat: ChatFormat, *, max_tokens: int,
+    long_texts: LongTexts = "split", ending: EndSettings | None = None, seed: int = 0,
+    on_loss: OnLoss = lambda conversation, reason: None,
+) -> Iterator[list[int]]:  # fmt: skip
+    """Rows of a corpus with conversations, and texts among them, of which everything but the start is learned.
+
+    Args:
+        records: with their places, as a corpus keeps them: conversations have ``messages``, all have ``text``.
+    """
+    for place, record in records:
+        if "messages" in record:
+            conversation = Conversation(turns_of(record), place)
+            yield from make_conversation_rows(
+                [conversation], chat, max_tokens=max_tokens, ending=ending, seed=seed, on_loss=on_loss
+            )
+        else:
+            for start, *rest in make_rows([record["text"]], chat.codec, max_tokens=max_tokens, long_texts=long_texts):
+                yield [start, *(index | LEARNED for index in rest)]
+
+
 def conversation_rows(
     conversations: Iterable[Conversation], chat: ChatFormat, *, max_tokens: int, ending: EndSettings | None = None,
-    seed: int = 0, on_loss: Callable[[Conversation, str], None] = lambda conversation, reason: None,
+    seed: int = 0, on_loss: OnLoss = lambda conversation, reason: None,
 ) -> Rows:  # fmt: skip
     """:func:`make_conversation_rows`, in memory.
 

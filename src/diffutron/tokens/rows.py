@@ -78,6 +78,13 @@ class Rows:
         return np.diff(self.offsets)
 
     @cached_property
+    def num_learned(self) -> NDArray[np.int64]:
+        """How many tokens of each row the loss may ask for."""
+        if not self.marked:
+            return self.lengths - 1
+        return np.array([self.can_mask(number).sum() for number in range(len(self))], dtype=np.int64)
+
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when a token or a border does."""
         if self.known_fingerprint is not None:
@@ -185,12 +192,21 @@ def collate(rows: Rows, examples: Sequence[int], codec: TextCodec, *, packed: bo
     return Batch(x0, can_mask, numbers, lengths, attention_mask=attention_mask)
 
 
-def plan_epoch(lengths: NDArray[np.int64], *, seed: int, epoch: int, batch_tokens: int) -> list[NDArray[np.int64]]:
+def plan_epoch(
+    lengths: NDArray[np.int64], *, seed: int, epoch: int, batch_tokens: int, difficulty: NDArray[np.int64] | None = None
+) -> list[NDArray[np.int64]]:
     """Which rows make up each optimizer step of one pass over the data: shuffled, cut at every ``batch_tokens``.
 
     A pure function of its arguments, so a resumed run needs only (epoch, step in epoch) to go on.
+
+    Args:
+        difficulty: of each row, e.g. how long its answer is; in the first pass the low ones then come first, each up
+            to twice as early or late as its own says, so that steps stay mixed.
     """
-    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch)))).permutation(len(lengths))
+    noise = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch))))
+    order = noise.permutation(len(lengths))
+    if difficulty is not None and epoch == 0:
+        order = order[np.argsort(np.log2(1 + difficulty[order]) + noise.uniform(-1, 1, len(order)), kind="stable")]
     reached = np.cumsum(lengths[order])
     # Step k ends with the row in which the running total passes k * batch_tokens.
     step = (reached - lengths[order]) // batch_tokens

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from diffutron.errors import DataError
 from diffutron.model.checkpoint import appearing, write_json
 from diffutron.tokens.codec import TextCodec
-from diffutron.tokens.rows import NOTHING_LEFT, LongTexts, Rows, make_rows
+from diffutron.tokens.rows import NOTHING_LEFT, LongTexts, Rows
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SHARD_TOKENS = 2**27
 _MANIFEST, _OFFSETS = "shards.json", "offsets.bin"
 _LITTLE_ENDIAN = {"uint16": "<u2", "uint32": "<u4"}
@@ -44,10 +44,14 @@ class Origin:
     end_id: int
     max_tokens: int
     long_texts: LongTexts
+    chat: str | None = None
+    """how conversations are put, as a fingerprint; rows are marked then"""
 
     @classmethod
-    def of(cls, codec: TextCodec, *, corpus: str, max_tokens: int, long_texts: LongTexts) -> Origin:
-        return cls(corpus, codec.fingerprint, codec.start_id, codec.end_id, max_tokens, long_texts)
+    def of(
+        cls, codec: TextCodec, *, corpus: str, max_tokens: int, long_texts: LongTexts = "split", chat: str | None = None
+    ) -> Origin:
+        return cls(corpus, codec.fingerprint, codec.start_id, codec.end_id, max_tokens, long_texts, chat)
 
 
 class ShardedTokens:
@@ -66,39 +70,33 @@ class ShardedTokens:
         return self._shards[number][part.start - start : part.stop - start].astype(np.int32)
 
 
-def ensure_shards(
-    texts: Iterable[str], codec: TextCodec, folder: Path, *, corpus: str, max_tokens: int, long_texts: LongTexts
-) -> Rows:
-    """The rows in ``folder``, if they are whole and of these texts and settings; else :func:`write_shards`.
+def ensure_shards(rows: Iterable[Sequence[int]], codec: TextCodec, folder: Path, origin: Origin) -> Rows:
+    """The rows in ``folder``, if they are whole and of this origin; else :func:`write_shards`.
 
-    ``texts`` are asked for only if they are needed.
+    ``rows`` are asked for only if they are needed.
     """
     try:
-        origin = Origin.of(codec, corpus=corpus, max_tokens=max_tokens, long_texts=long_texts)
         if folder.exists() and _read_manifest(folder).get("origin") == asdict(origin):
             return open_shards(folder, verify=True)
     except DataError as error:
         log.warning("%s; that is done now", error)
-    return write_shards(texts, codec, folder, corpus=corpus, max_tokens=max_tokens, long_texts=long_texts)
+    return write_shards(rows, codec, folder, origin)
 
 
 def write_shards(
-    texts: Iterable[str], codec: TextCodec, folder: Path, *, corpus: str, max_tokens: int,
-    long_texts: LongTexts = "split", shard_tokens: int = SHARD_TOKENS,
-) -> Rows:  # fmt: skip
-    """Tokenise documents into a folder that appears whole, instead of older rows; memory does not grow with them.
+    rows: Iterable[Sequence[int]], codec: TextCodec, folder: Path, origin: Origin, *, shard_tokens: int = SHARD_TOKENS
+) -> Rows:
+    """Write rows into a folder that appears whole, instead of older ones; memory does not grow with them.
 
     Args:
-        corpus: the fingerprint of the texts.
+        rows: with :data:`~diffutron.tokens.rows.LEARNED` on what is learned, if the origin is one of conversations.
         shard_tokens: most tokens of a file, unless a row alone has more.
 
     Raises:
-        DataError: no text is left, or ``folder`` holds something else. CheckpointError: the disk refused.
+        DataError: there is no row, or ``folder`` holds something else. CheckpointError: the disk refused.
     """
     _refuse_strangers(folder)
-    origin = Origin.of(codec, corpus=corpus, max_tokens=max_tokens, long_texts=long_texts)
-    dtype = "uint16" if len(codec.starts_word) <= 2**16 else "uint32"
-    rows = make_rows(texts, codec, max_tokens=max_tokens, long_texts=long_texts)
+    dtype = "uint16" if len(codec.starts_word) <= 2**16 and origin.chat is None else "uint32"
     with appearing(folder) as draft:
         written = _write_files(rows, draft, _LITTLE_ENDIAN[dtype], shard_tokens)
         write_json(draft / _MANIFEST, {"format": FORMAT, "dtype": dtype, **written, "origin": asdict(origin)})
@@ -126,7 +124,8 @@ def open_shards(folder: Path, *, verify: bool = False) -> Rows:
         tokens = ShardedTokens(list(maps.values()))
         if (len(offsets) - 1, len(tokens)) != (manifest["rows"], manifest["tokens"]):
             raise ValueError("it contradicts itself")
-        return Rows(tokens, offsets, known_fingerprint=manifest["fingerprint"])
+        marked = manifest["origin"]["chat"] is not None
+        return Rows(tokens, offsets, known_fingerprint=manifest["fingerprint"], marked=marked)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _broken(folder / _MANIFEST, f"cannot be used ({error})") from None
 
@@ -138,7 +137,7 @@ def _refuse_strangers(folder: Path) -> None:
             raise DataError(f"{path} is no part of token rows and would be lost; choose another folder for the rows")
 
 
-def _write_files(rows: Iterable[list[int]], folder: Path, dtype: str, shard_tokens: int) -> dict[str, Any]:
+def _write_files(rows: Iterable[Sequence[int]], folder: Path, dtype: str, shard_tokens: int) -> dict[str, Any]:
     """Write tokens and offsets; what the manifest says of them."""
     digest = hashlib.sha256()  # of what Rows.fingerprint reads
     files: dict[str, _File] = {}

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from diffutron.corpus import open_corpus, read_texts
+from diffutron.corpus import open_corpus
+from diffutron.corpus.read import read_all
 from diffutron.diffusion.loss import CHUNK_BYTES
 from diffutron.errors import InputError
 from diffutron.model import Denoiser, add_lora
@@ -22,7 +23,7 @@ from diffutron.model.known import config_of
 from diffutron.model.lora import Way, cheapest_way
 from diffutron.model.names import is_offline, resolve_model
 from diffutron.tokens.codec import TextCodec
-from diffutron.tokens.rows import make_rows
+from diffutron.training.corpus_rows import CorpusRows
 from diffutron.training.machine import default_device
 from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
@@ -252,7 +253,7 @@ def _tokens_of_epochs(recipe: TrainRecipe, folder: Path | None) -> int | None:
         return None
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     stride = max(1, int(corpus.report["train"]) // SAMPLED_TEXTS)
-    texts = list(itertools.islice(read_texts(corpus.train), 0, None, stride))
-    made = make_rows(texts, TextCodec(tokenizer), max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts)
-    tokens = sum(map(len, made))
-    return round(recipe.epochs * tokens * int(corpus.report["train"]) / max(1, len(texts)))
+    records = list(itertools.islice(read_all(corpus.train), 0, None, stride))
+    maker = CorpusRows.of(recipe.data, TextCodec(tokenizer), corpus, seed=recipe.seed)
+    tokens = sum(map(len, maker.make(records)))
+    return round(recipe.epochs * tokens * int(corpus.report["train"]) / max(1, len(records)))

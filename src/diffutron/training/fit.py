@@ -329,8 +329,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
     """(epoch, step in epoch, examples) from the cursor on, without end."""
     epoch, skip = cursor.epoch, cursor.epoch_step
+    difficulty = rows.num_learned if recipe.data.order == "short-answers-first" else None
     while True:
-        plan = plan_epoch(rows.lengths, seed=recipe.seed, epoch=epoch, batch_tokens=recipe.batch_tokens)
+        plan = plan_epoch(
+            rows.lengths, seed=recipe.seed, epoch=epoch, batch_tokens=recipe.batch_tokens, difficulty=difficulty
+        )
         for index in range(skip, len(plan)):
             yield epoch, index, plan[index]
         epoch, skip = epoch + 1, 0

@@ -11,6 +11,7 @@ from diffutron.corpus import CorpusSettings
 from diffutron.diffusion import Cosine, CountBased, Diffusion, FixedRate, Linear, Objective, RateRange
 from diffutron.model.lora import LoraSettings
 from diffutron.recipe import Settings
+from diffutron.tokens.instructions import ChatSettings
 from diffutron.training.learning_rate import LearningRateSettings
 from diffutron.training.masking import MaskingSettings
 from diffutron.training.optimizer import OptimizerSettings
@@ -91,6 +92,10 @@ class TrainData(Settings):
     """Longest row, special tokens included."""
     long_texts: Literal["split", "sentences", "drop"] = "split"
     """Texts that do not fit into one row: split where a row is full, cut between sentences, or dropped."""
+    chat: ChatSettings = ChatSettings()
+    """How conversations are put, if the corpus holds any; only what the assistant says is learned."""
+    order: Literal["shuffled", "short-answers-first"] = "shuffled"
+    """Of the first pass over the data; later ones are shuffled."""
     layout: Literal["packed", "padded"] = "packed"
     """packed: rows lie end to end and see themselves only; padded: one text a line, slower, for comparison."""
 

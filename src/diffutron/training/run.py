@@ -17,13 +17,14 @@ import torch
 import yaml
 from peft import PeftModel
 
-from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, open_corpus, read_texts
+from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, open_corpus
 from diffutron.errors import CheckpointError, RecipeError
 from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
-from diffutron.tokens.shards import ensure_shards, open_shards
+from diffutron.tokens.shards import open_shards
+from diffutron.training.corpus_rows import CorpusRows
 from diffutron.training.estimate import check_length
 from diffutron.training.fit import BadStep, Hooks, StepRecord, fit
 from diffutron.training.precision import choose_precision
@@ -49,6 +50,10 @@ class Run:
     corpus: BuiltCorpus
     rows: Rows
     peft_model: PeftModel | None
+
+    @property
+    def row_maker(self) -> CorpusRows:
+        return CorpusRows.of(self.recipe.data, self.codec, self.corpus, seed=self.recipe.seed)
 
     @property
     def metrics(self) -> Path:
@@ -96,7 +101,10 @@ def prepare_run(
     corpus = _corpus(recipe, folder, on_corpus, workers)
     loaded, peft_model = load_trainable(recipe)
     codec = TextCodec(loaded.tokenizer)
-    rows = _rows(recipe, folder, codec, corpus, workers)
+    maker = CorpusRows.of(recipe.data, codec, corpus, seed=recipe.seed)
+    rows = _rows(maker, folder, corpus, workers)
+    if maker.chat is not None:
+        loaded.tokenizer.chat_template = maker.chat.template  # what it was trained with goes with it
     run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model)
 
     def describe() -> None:
@@ -182,7 +190,10 @@ def _save(run: Run, workers: Workers) -> None:
 
     def save() -> None:
         if run.peft_model is not None:
-            save_adapter(run.model_folder, run.peft_model, diffusion_config(run), dtype=dtype, state=state)
+            save_adapter(
+                run.model_folder, run.peft_model, diffusion_config(run), dtype=dtype, state=state,
+                chat_template=run.loaded.tokenizer.chat_template,
+            )  # fmt: skip
         else:
             save_model(
                 run.model_folder, run.loaded.denoiser, run.loaded.tokenizer, diffusion_config(run), dtype=dtype,
@@ -256,15 +267,12 @@ def _corpus(recipe: TrainRecipe, folder: Path, on_corpus: Callable[[Progress], N
     return corpus
 
 
-def _rows(recipe: TrainRecipe, folder: Path, codec: TextCodec, corpus: BuiltCorpus, workers: Workers) -> Rows:
+def _rows(maker: CorpusRows, folder: Path, corpus: BuiltCorpus, workers: Workers) -> Rows:
     """The corpus in tokens, made once in the run folder and mapped into memory by every worker."""
     place = folder / "rows"
 
     def make() -> None:
-        ensure_shards(
-            read_texts(corpus.train), codec, place, corpus=corpus.report["fingerprint"],
-            max_tokens=recipe.data.max_tokens, long_texts=recipe.data.long_texts,
-        )  # fmt: skip
+        maker.ensure(corpus, place)
 
     _by_the_first(workers, make)
     return open_shards(place)
