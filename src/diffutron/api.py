@@ -39,6 +39,7 @@ from diffutron.generation import (
     rewrite,
 )
 from diffutron.generation import fill as fill_masks
+from diffutron.generation.chat import CHAT_SAMPLER, MAX_NEW_TOKENS, Chat, Reply, turns_of_messages
 from diffutron.generation.generate import shortlist_of
 from diffutron.generation.infill import MAX_GAP
 from diffutron.generation.restore import Lexicon, Restored, Restorer
@@ -47,19 +48,21 @@ from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
 from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
+from diffutron.tokens.instructions import ChatSettings
 
 
-def load(name: str = "mini", *, device: str = "auto") -> DiffusionLM:
+def load(name: str = "mini", *, adapters: Sequence[Path | str] = (), device: str = "auto") -> DiffusionLM:
     """Load a model.
 
     Args:
         name: ``mini``, ``mini-base``, a folder, or a hub id (``org/name`` or ``org/name@revision``).
+        adapters: folders of LoRA adapters to put on top of it, the first lowest, whatever each was trained on.
         device: a torch device; "auto" takes a CUDA device where there is one.
 
     Raises:
-        ModelError: no such model, or one that cannot denoise.
+        ModelError: no such model, or one that cannot denoise; an adapter that does not fit it.
     """
-    return DiffusionLM(load_model(name, device=device))
+    return DiffusionLM(load_model(name, adapters=adapters, device=device))
 
 
 class DiffusionLM:
@@ -123,6 +126,29 @@ class DiffusionLM:
         requests = self._requests(prompt, max_new_tokens, num_samples, seed, tuple(constraints), guides)
         generator = self._generator(fast=fast, shortlist=shortlist)
         return generator.complete(requests, check(sampler, SamplerSettings, place="generate"), on_step)
+
+    def chat(
+        self, messages: str | Sequence[Mapping[str, Any]], *, max_new_tokens: int = MAX_NEW_TOKENS, seed: int = 0,
+        template: str = "model", fast: bool = False, on_step: Callable[[DenoisingStep], None] = lambda step: None,
+        **sampler: Any,
+    ) -> Reply:  # fmt: skip
+        """What an instruction-tuned model answers.
+
+        Args:
+            messages: a question, or turns as ``{"role": "user", "content": "…"}``; the oldest are left out if the
+                context holds no more.
+            template: ``model`` for the one it was trained with, ``turkish``, ``tags``, or a file of Jinja.
+
+        Raises:
+            InputError: the last message is no question, or does not fit into the context.
+            RecipeError: an unknown sampler setting.
+        """
+        settings = check({**CHAT_SAMPLER, **sampler}, SamplerSettings, place="chat")
+        chat = Chat(self._generator(fast=fast), ChatSettings(template=template).format(self.codec))
+        [reply] = chat.answer(
+            [turns_of_messages(messages)], settings, max_new_tokens=max_new_tokens, seed=seed, on_step=on_step
+        )
+        return reply
 
     def infill(
         self, text: str, *, constraints: Mapping[int, Sequence[Constraint]] | None = None, num_samples: int = 1,

@@ -42,7 +42,9 @@ def test_a_corpus_keeps_the_turns_and_what_is_said_of_them(tmp_path):
 def test_no_passage_is_trained_on_and_held_out(tmp_path):
     corpus = build(tmp_path, RECORDS, source={"group_field": "input"})
     train, heldout = passages_of(corpus.train), passages_of(corpus.heldout)
-    assert train and heldout and not train & heldout
+    assert train
+    assert heldout
+    assert not train & heldout
     assert train | heldout == set(PASSAGES)
     # Without the field they are shared, or the test would say nothing.
     loose = build(tmp_path, RECORDS)
@@ -95,4 +97,5 @@ def test_a_sample_is_chosen_by_what_was_said(tmp_path, field):
     corpus = build(tmp_path, RECORDS, source={field: 0.5 if field == "sample" else 60}, heldout_share=0.0)
     again = build(tmp_path, RECORDS[::-1], source={field: 0.5 if field == "sample" else 60}, heldout_share=0.0)
     chosen = [sorted(each.text for each in read_conversations(one.train)) for one in (corpus, again)]
-    assert chosen[0] == chosen[1] and 40 < len(chosen[0]) < 80
+    assert chosen[0] == chosen[1]
+    assert 40 < len(chosen[0]) < 80

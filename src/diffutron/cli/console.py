@@ -16,6 +16,10 @@ from diffutron.errors import InputError
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="mini, mini-base, a folder, or a hub id (org/name or org/name@revision).")
 ]
+AdapterOption = Annotated[
+    list[Path] | None,
+    typer.Option("--adapter", help="A LoRA adapter on top of the model; repeatable, the first is lowest."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 FastOption = Annotated[

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli import compare, evaluation_report, probes, quality, tasks
+from diffutron.cli import answers, compare, evaluation_report, probes, quality, tasks
 from diffutron.cli.console import (
+    AdapterOption,
     DataOption,
     DrawsOption,
     JsonOption,
@@ -37,6 +38,7 @@ def _group() -> None:
 app.command("compare")(compare.compare)
 app.command("report")(evaluation_report.report)
 app.command("tasks")(tasks.tasks)
+app.command("chat")(answers.chat)
 app.command("generation")(quality.generation)
 app.command("probes")(probes.probes)
 
@@ -48,6 +50,7 @@ CURVE = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
 def ppl(
     data: DataOption,
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     mask_rate: Annotated[
         list[float] | None,
         typer.Option(callback=check_mask_rates, help="Share of tokens hidden; may be repeated.  [default: 0.15]"),
@@ -91,7 +94,7 @@ def ppl(
     from diffutron.evaluation.perplexity import compare as compare_scores
     from diffutron.evaluation.word_frequency import count_words, perplexity_by_frequency
 
-    lm = load(model)
+    lm = load(model, adapters=adapter or ())
     other = load(against) if against else None
     found = []
     for rate in rates:
@@ -118,7 +121,7 @@ def ppl(
         ]
         groups_json = {name: [asdict(each) for each in scores] for name, scores in parts.items()}
         body = rows[0] if len(rows) == 1 else {"curve": rows}
-        print_json({"model": model, "data": str(data), **body, **groups_json})
+        print_json({"model": lm.name, "data": str(data), **body, **groups_json})
         return
     for result, difference in found:
         print(f"masked perplexity {result.perplexity:.3f}  (95 % {result.low:.3f} to {result.high:.3f})")
@@ -160,6 +163,7 @@ def _texts_and_groups(data: Path, text_field: str, by: str | None) -> tuple[list
 def bound(
     data: DataOption,
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     draws: DrawsOption = 8,
     text_field: TextFieldOption = "text",
     seed: SeedOption = 0,
@@ -173,11 +177,11 @@ def bound(
 
     from diffutron.api import load
 
-    lm = load(model)
+    lm = load(model, adapters=adapter or ())
     show = ProgressLine().counter("eval bound", "windows")
     result = lm.bound(read_texts(data, text_field=text_field), num_draws=draws, seed=seed, on_progress=show)
     if json:
-        print_json({"model": model, "data": str(data), **result.as_dict()})
+        print_json({"model": lm.name, "data": str(data), **result.as_dict()})
         return
     print(f"at most {bits(result)}")
     print(

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, print_json
+from diffutron.cli.console import AdapterOption, JsonOption, ModelOption, OfflineOption, print_json
 
 
 def fill(
     text: Annotated[str, typer.Argument(help="A text with one or more [MASK].")],
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many ways to fill it.")] = 5,
     targets: Annotated[str | None, typer.Option(help="ONE,OTHER: rank these words for the one mask.")] = None,
     max_pieces: Annotated[int, typer.Option(help="Fill the one mask with whole words of up to so many pieces.")] = 1,
@@ -29,7 +30,7 @@ def fill(
     from diffutron.api import load
 
     wanted = None if targets is None else [each for each in targets.split(",") if each.strip()]
-    ways = load(model).fill(text, top_k=top_k, targets=wanted, max_pieces=max_pieces)
+    ways = load(model, adapters=adapter or ()).fill(text, top_k=top_k, targets=wanted, max_pieces=max_pieces)
     if json:
         print_json([{"text": way.text, "tokens": list(way.tokens), "score": way.score} for way in ways])
     else:

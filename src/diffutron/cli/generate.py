@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from diffutron.cli.console import (
+    AdapterOption,
     FastOption,
     JsonOption,
     ModelOption,
@@ -25,6 +26,7 @@ from diffutron.cli.watch import Watcher
 def generate(
     prompt: Annotated[str, typer.Argument(help="The beginning of the text; nothing writes from scratch.")] = "",
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas after the prompt, in tokens.")] = 64,
     steps: Annotated[int | None, typer.Option(help="Denoiser calls; one a token unless given.")] = None,
     block_length: Annotated[int, typer.Option(help="Tokens to a block; blocks are filled left to right.")] = 32,
@@ -101,9 +103,9 @@ def generate(
 
     from diffutron.api import load
 
-    loaded = load(model)
+    loaded = load(model, adapters=adapter or ())
     with Watcher(
-        loaded.codec, watch=watch, trace=trace, asked={"model": model, "prompts": asked, **settings}
+        loaded.codec, watch=watch, trace=trace, asked={"model": loaded.name, "prompts": asked, **settings}
     ) as watcher:
         if revise:
             drafts = [

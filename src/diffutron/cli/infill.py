@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from diffutron.cli.console import (
+    AdapterOption,
     FastOption,
     JsonOption,
     ModelOption,
@@ -23,6 +24,7 @@ from diffutron.cli.watch import Watcher
 def infill(
     text: Annotated[str, typer.Argument(help="A text with [MASK], [MASK:8] (8 tokens) or [MASK:?] (as many as suit).")],
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     regex: Annotated[
         list[str] | None, typer.Option(help="N=PATTERN: what gap N matches as a whole; repeatable.")
     ] = None,
@@ -66,8 +68,10 @@ def infill(
 
     from diffutron.api import load
 
-    loaded = load(model)
-    with Watcher(loaded.codec, watch=watch, trace=trace, asked={"model": model, "text": text, **settings}) as watcher:
+    loaded = load(model, adapters=adapter or ())
+    with Watcher(
+        loaded.codec, watch=watch, trace=trace, asked={"model": loaded.name, "text": text, **settings}
+    ) as watcher:
         ways = loaded.infill(
             text, constraints=constraints, max_gap=max_gap, num_samples=num_samples, seed=seed, fast=fast,
             on_step=watcher, **settings,

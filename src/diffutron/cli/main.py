@@ -10,6 +10,7 @@ import warnings
 import typer
 
 from diffutron.cli import (
+    chat,
     data,
     demo,
     doctor,
@@ -38,6 +39,7 @@ app.add_typer(evaluate.app, name="eval")
 app.command("fill")(fill.fill)
 app.command("generate")(generate.generate)
 app.command("infill")(infill.infill)
+app.command("chat")(chat.chat)
 app.command("render")(render.render)
 app.command("restore")(restore.restore)
 app.command("merge")(merge.merge)

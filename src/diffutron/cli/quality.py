@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, SeedOption, TextFieldOption, note, print_json
+from diffutron.cli.console import (
+    AdapterOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    SeedOption,
+    TextFieldOption,
+    note,
+    print_json,
+)
 from diffutron.cli.generate import read_prompts
 
 if TYPE_CHECKING:
@@ -57,6 +66,7 @@ class Comparison:
 def generation(
     reference: Annotated[Path, typer.Option("--reference", help="Real texts: JSONL(.gz), parquet, txt, or a folder.")],
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     prompts: Annotated[
         Path | None, typer.Option(help="Also continue these prompts: a file, one a line (.txt) or JSONL.")
     ] = None,
@@ -93,7 +103,7 @@ def generation(
     asked = read_prompts(prompts) if prompts is not None else []
     spelling = _dictionary(dictionary)
     surprise = load_judge(judge).nats if judge is not None else NotMeasured("--judge names a model")
-    loaded = load_model(model)
+    loaded = load_model(model, adapters=adapter or ())
     codec = TextCodec(loaded.tokenizer)
     real = list(read_texts(reference, text_field=text_field))
     settings = SamplerSettings(no_repeat_ngram=no_repeat_ngram)
@@ -115,7 +125,8 @@ def generation(
 
     if json:
         print_json({
-            "model": model, "reference": str(reference), "dictionary": getattr(spelling, "name", None), "judge": judge,
+            "model": loaded.name, "reference": str(reference), "dictionary": getattr(spelling, "name", None),
+            "judge": judge,
             "seed": seed, "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(mode="json"),
             **{name: each.as_dict() for name, each in found.items()},
         })  # fmt: skip

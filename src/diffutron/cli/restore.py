@@ -8,12 +8,22 @@ from typing import Annotated
 
 import typer
 
-from diffutron.cli.console import FastOption, JsonOption, ModelOption, OfflineOption, ProgressLine, note, print_json
+from diffutron.cli.console import (
+    AdapterOption,
+    FastOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    ProgressLine,
+    note,
+    print_json,
+)
 
 
 def restore(
     file: Annotated[Path, typer.Argument(help="A text file in UTF-8; - reads stdin.")],
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     fault: Annotated[
         list[str] | None, typer.Option(help="letters (marks not typed, the default), typing, or ocr; repeatable.")
     ] = None,
@@ -51,7 +61,7 @@ def restore(
 
     from diffutron.api import load
 
-    restored = load(model).restore(
+    restored = load(model, adapters=adapter or ()).restore(
         text, faults=fault or ("letters",), confidence=confidence, dictionary=dictionary, lexicon=lexicon,
         fast=fast, on_progress=ProgressLine().counter("restore", "words"),
     )  # fmt: skip

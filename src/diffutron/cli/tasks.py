@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffutron.cli.console import (
+    AdapterOption,
     JsonOption,
     ModelOption,
     OfflineOption,
@@ -39,6 +40,7 @@ def tasks(
         ),
     ] = None,
     model: ModelOption = "mini",
+    adapter: AdapterOption = None,
     estimator: Annotated[str, typer.Option(help="How choices are scored: bound, pseudo or chain.")] = "bound",
     draws: Annotated[int, typer.Option(help="Draws for each choice of the bound; a multiple of 4.")] = 128,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many documents of each task.")] = None,
@@ -63,12 +65,13 @@ def tasks(
     from diffutron.model import load_model
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what it finds in its own files
+    loaded = load_model(model, adapters=adapter or ())
     asked = HarnessModel(
-        load_model(model), estimator=estimator, num_draws=draws, seed=seed,  # type: ignore[arg-type]
+        loaded, estimator=estimator, num_draws=draws, seed=seed,  # type: ignore[arg-type]
         cache=RequestCache(out / "requests.jsonl"), on_progress=ProgressLine().counter("eval tasks", "choices"),
     )  # fmt: skip
     scores = run_tasks(asked, list(dict.fromkeys(names or files or CETVEL)), data=files, limit=limit)
-    result = {"model": model, "tasks": [score.as_dict() for score in scores]}
+    result = {"model": loaded.name, "tasks": [score.as_dict() for score in scores]}
     out.mkdir(parents=True, exist_ok=True)
     content = json_module.dumps(result, ensure_ascii=False, indent=1) + "\n"
     replace_file(out / "results.json", content.encode())

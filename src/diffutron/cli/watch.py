@@ -25,16 +25,17 @@ class Watcher:
         watch: show them on stderr.
         trace: write them to this file.
         asked: what the file says about them.
+        given: show what was given, too.
     """
 
     def __init__(
         self, codec: TextCodec, *, watch: bool, trace: Path | None, asked: dict[str, Any],
-        console: Console | None = None,
+        console: Console | None = None, given: bool = True,
     ) -> None:  # fmt: skip
         from diffutron.generation.frames import Frames, TraceFile
 
         self._frames: Frames | None = Frames(codec) if watch or trace is not None else None
-        self._watch = watch
+        self._watch, self._given = watch, given
         self._file: TraceFile | None = TraceFile(trace, asked) if trace is not None else None
         self._console = console or Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -58,6 +59,8 @@ class Watcher:
             self._file.add(frame)
         if not self._watch:
             return
+        if not self._given:
+            frame = frame.without_given
         if not self._console.is_terminal:
             self._console.print(plain(frame), markup=False, highlight=False, soft_wrap=True)
             return

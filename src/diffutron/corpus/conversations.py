@@ -97,7 +97,7 @@ def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     fields = {_folded(str(name)): value for name, value in record.items()}
     for name in _LISTS:
         if name in fields:
-            return checked(_messages(fields[name], name))
+            return checked(turns_in(fields[name], name))
     for asked, about, answer in COLUMNS:
         if asked in fields and answer in fields:
             texts = [_text(fields[asked], asked)]
@@ -133,7 +133,12 @@ def checked(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _messages(value: Any, name: str) -> list[Turn]:
+def turns_in(value: Any, name: str = "messages") -> list[Turn]:
+    """The turns of a list of messages, whatever their order.
+
+    Raises:
+        ValueError: a message has no role that is known, or no text.
+    """
     if not isinstance(value, list):
         raise ValueError(f"its {name} are a {type(value).__name__}, not a list")
     turns = []

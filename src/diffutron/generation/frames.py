@@ -39,6 +39,14 @@ class Frame:
     cells: tuple[Cell, ...]
 
     @property
+    def without_given(self) -> Frame:
+        """Only what is hidden, or was."""
+        own = [each for each in self.cells if each.text is None or each.confidence is not None]
+        if own and own[0].text is not None:
+            own[0] = Cell(own[0].text.lstrip(" "), own[0].confidence)
+        return Frame(self.row, self.step, tuple(own))
+
+    @property
     def as_lists(self) -> list[list[str | float | None]]:
         """For JSON: the text of each cell, and its confidence if it has one."""
         return [

@@ -74,6 +74,8 @@ class Request:
     constraints: tuple[Constraint, ...] = ()
     """what the completion keeps"""
     guides: tuple[Guide, ...] = ()
+    given: tuple[int, ...] | None = None
+    """ids that stand before the completion instead of ``<s>`` and the prompt's: a conversation in its template"""
 
 
 class Generator:
@@ -164,22 +166,26 @@ class Generator:
         Raises:
             InputError: prompt and new tokens do not fit into the model's context.
         """
-        prompt = self.codec.encode(request.prompt)
-        room = self.denoiser.max_positions - 1 - len(prompt)
+        given = self._given(request)
+        room = self.denoiser.max_positions - len(given)
         if request.max_new_tokens < 1:
             raise InputError(f"--max-new-tokens must be at least 1, not {request.max_new_tokens}")
         if request.max_new_tokens > room:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens and {request.max_new_tokens} are to follow, but the model reads "
-                f"at most {self.denoiser.max_positions}; shorten the prompt or lower --max-new-tokens"
+                f"the prompt has {len(given) - 1} tokens and {request.max_new_tokens} are to follow, but the model "
+                f"reads at most {self.denoiser.max_positions}; shorten the prompt or lower --max-new-tokens"
             )
-        start = 1 + len(prompt)
-        free = tuple(range(start, start + request.max_new_tokens))
+        free = tuple(range(len(given), len(given) + request.max_new_tokens))
         kept = (self.keep(request.constraints, free, may_end=True),) if request.constraints else ()
         return Canvas(
-            tokens=(self.codec.start_id, *prompt, *[self.codec.mask_id] * request.max_new_tokens), free=free,
+            tokens=(*given, *[self.codec.mask_id] * request.max_new_tokens), free=free,
             key=(request.seed, text_digest(request.prompt), request.sample), guides=(*request.guides, *kept),
         )  # fmt: skip
+
+    def _given(self, request: Request) -> tuple[int, ...]:
+        if request.given is not None:
+            return request.given
+        return (self.codec.start_id, *self.codec.encode(request.prompt))
 
     def guided(self, canvas: Canvas, settings: SamplerSettings) -> Canvas:
         """With the guides that settings ask for.
@@ -233,9 +239,9 @@ class Generator:
 
     def read(self, request: Request, step: DenoisingStep, *, closest: float = float("nan")) -> Completion:
         """The text of a row as it stands; hidden positions leave nothing behind."""
-        prompt = self.codec.encode(request.prompt)
-        new = step.tokens[1 + len(prompt) :]
-        completion = self.codec.decode_after(prompt, new)
+        given = self._given(request)
+        new = step.tokens[len(given) :]
+        completion = self.codec.decode_after(given, new)
         if not request.prompt or request.prompt[-1].isspace():
             completion = completion.lstrip(" ")
         ended = self.end_id is not None and self.end_id in new

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,24 @@ class Loaded:
     diffusion: dict[str, Any]
 
 
-def load_model(name: str, *, device: torch.device | str = "auto") -> Loaded:
+def load_model(name: str, *, adapters: Sequence[Path | str] = (), device: torch.device | str = "auto") -> Loaded:
     """Load a checkpoint, or an adapter merged into the base it names, as fp32 in evaluation mode.
 
     Args:
+        adapters: folders of further adapters, merged on top one after the other, whatever base they name.
         device: a torch device; "auto" takes a CUDA device where there is one.
 
     Raises:
-        ModelError: unknown name, decoder or other architecture, or a checkpoint that lacks weights.
+        ModelError: unknown name, decoder or other architecture, a checkpoint that lacks weights, or an adapter that
+            does not fit.
     """
+    loaded = _load_named(name, device)
+    for adapter in adapters:
+        loaded = _adapted(loaded, f"{loaded.name}+{adapter}", resolve_adapter(adapter))
+    return loaded
+
+
+def _load_named(name: str, device: torch.device | str) -> Loaded:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     recover(Path(name))
@@ -77,10 +86,13 @@ def load_model(name: str, *, device: torch.device | str = "auto") -> Loaded:
 
 
 def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded:
-    base_name = adapted_base(folder, name=name)
+    return _adapted(load_model(adapted_base(folder, name=name), device=device), name, folder)
+
+
+def _adapted(base: Loaded, name: str, folder: Path) -> Loaded:
+    """``base`` with an adapter merged into it, in place."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{name}: adapter_model.safetensors is missing; pickled adapters are not read")
-    base = load_model(base_name, device=device)
     with _quiet(), _explained(name):
         peft_model = PeftModel.from_pretrained(base.denoiser.model, str(folder))
         merge_lora(peft_model)
@@ -91,6 +103,22 @@ def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded
         except (OSError, ValueError) as error:
             raise ModelError(f"{name}: {CHAT_TEMPLATE} cannot be read: {error}") from None
     return Loaded(name, base.denoiser.eval(), base.tokenizer, diffusion)
+
+
+def resolve_adapter(name: Path | str) -> Path:
+    """Where an adapter lies.
+
+    Raises:
+        ModelError: there is none.
+    """
+    place = Path(name)
+    recover(place)
+    if not (place / "adapter_config.json").is_file():
+        embedded = resolve_model(str(name)) if not place.exists() else None
+        if not isinstance(embedded, Path) or not (embedded / "adapter_config.json").is_file():
+            raise ModelError(f"{name} is no adapter: there is no {place / 'adapter_config.json'}")
+        return embedded
+    return place
 
 
 def adapted_base(folder: Path, *, name: str = "the adapter") -> str:

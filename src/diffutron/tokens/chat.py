@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,15 @@ class ChatFormat:
                 ids.append(token)
                 is_answer.append(any(left <= low and high <= right for left, right in inner))
         return ChatIds(tuple(ids), tuple(is_answer))
+
+    @cached_property
+    def stop(self) -> str:
+        """The text with which the template ends an answer; empty if a special token does."""
+        turns = (Turn("user", ""), Turn("assistant", ""))
+        rendered, spans = self._rendered(turns, ask=False)
+        end = max((high for _, high in spans), default=len(rendered))
+        begun = max((found.end() for found in _STAND_IN.finditer(rendered)), default=end)
+        return self._special.sub("", rendered[begun:end]).strip()
 
     def _rendered(self, turns: Sequence[Turn], ask: bool) -> tuple[str, list[tuple[int, int]]]:
         """What the template makes of stand-ins, and from where to where it is generated."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -81,8 +81,15 @@ ObjectiveSettings = Annotated[
 ]
 
 
+_SHORT_FORMS = {"path": "texts", "conversations": "conversations"}
+
+
 class TrainData(Settings):
-    """The texts to train on: a corpus built before, or sources to build one from first."""
+    """What to train on: a corpus built before, or sources to build one from first.
+
+    `path`, a file or folder of texts, and `conversations`, one of questions and answers, are short for a source of
+    `build` each.
+    """
 
     corpus: Path | None = None
     """A folder that `diffutron data build` made."""
@@ -98,6 +105,20 @@ class TrainData(Settings):
     """Of the first pass over the data; later ones are shuffled."""
     layout: Literal["packed", "padded"] = "packed"
     """packed: rows lie end to end and see themselves only; padded: one text a line, slower, for comparison."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, values: Any) -> Any:
+        """``path: my_texts/`` and ``conversations: my_answers.csv`` are sources of ``build``."""
+        if not isinstance(values, dict) or not any(values.get(name) for name in _SHORT_FORMS):
+            return values
+        values = dict(values)
+        build = dict(values.get("build") or {})
+        if build.get("sources"):
+            raise ValueError("path and conversations are short for build.sources; give one of them")
+        given = {kind: values.pop(name, None) for name, kind in _SHORT_FORMS.items()}
+        build["sources"] = [{"path": path, "kind": kind} for kind, path in given.items() if path]
+        return {**values, "build": build}
 
     @model_validator(mode="after")
     def _one_of(self) -> TrainData:

@@ -1,0 +1,147 @@
+"""``diffutron eval chat``: answers beside those that were wanted, and instructions that can be checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from diffutron.cli.console import (
+    AdapterOption,
+    JsonOption,
+    ModelOption,
+    OfflineOption,
+    ProgressLine,
+    SeedOption,
+    note,
+    print_json,
+)
+from diffutron.errors import DataError
+
+if TYPE_CHECKING:
+    from diffutron.evaluation.answers import AnswerScores, Rate
+    from diffutron.generation.chat import Chat
+
+
+def chat(
+    data: Annotated[Path | None, typer.Option(help="Conversations whose last answers are wanted.")] = None,
+    model: ModelOption = "mini-instruct",
+    adapter: AdapterOption = None,
+    against: Annotated[str | None, typer.Option(help="Another model, compared answer by answer.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Only conversations of this source; repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, chosen by a hash.")] = None,
+    template: Annotated[
+        str, typer.Option(help="turkish, tags (Diffutron's), a file of Jinja, or model: what it was trained with.")
+    ] = "model",
+    max_new_tokens: Annotated[int, typer.Option(help="The most an answer may have, in tokens.")] = 64,
+    steps: Annotated[int | None, typer.Option(help="Denoiser calls an answer; one a token unless given.")] = None,
+    block_length: Annotated[int, typer.Option(help="Tokens to a block.")] = 32,
+    temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
+    show: Annotated[int, typer.Option(min=0, help="Print so many answers.")] = 0,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    offline: OfflineOption = False,
+) -> None:
+    """Judge answers: exact match, words and chrF against the wanted ones, own endings, instructions followed."""
+    from diffutron.corpus.conversations import read_conversations
+    from diffutron.corpus.draws import draw
+    from diffutron.evaluation.answers import asked, compare_answers, nearest_sentence, reply_to, score_answers
+    from diffutron.generation.chat import Reply
+    from diffutron.generation.sampler import SamplerSettings
+    from diffutron.recipe import check
+
+    settings = check(
+        {"steps": steps, "block_length": block_length, "temperature": temperature}, SamplerSettings, place="eval chat"
+    )
+    conversations = []
+    if data is not None:
+        conversations = [each for each in read_conversations(data) if not source or each.source in source]
+        if not conversations:
+            raise DataError(f"{data} holds no conversation{' of ' + ', '.join(source) if source else ''}")
+        conversations = sorted(conversations, key=lambda each: draw(each.text, seed, "eval"))[:limit]
+    questions, wanted = asked(conversations)
+    result: dict[str, Any] = {"data": str(data), "num": len(questions), "seed": seed, "max_new_tokens": max_new_tokens,
+                              "sampler": settings.model_dump(mode="json"), "models": {}}  # fmt: skip
+    scores: dict[str, AnswerScores] = {}
+    if questions:
+        result["sources"] = Counter(each.source for each in conversations)
+        nearest = [Reply(nearest_sentence(each), "stop", 0, seed) for each in questions]
+        scores["nearest sentence"] = score_answers(nearest, wanted, seed=seed)
+    for name in [model, *([against] if against else [])]:
+        talker = _chat(name, adapter if name == model else None, template)
+        followed = _followed(talker, settings, max_new_tokens, seed)
+        own: dict[str, Any] = {"followed": asdict(followed)}
+        if questions:
+            progress = ProgressLine().counter(f"eval chat | {name}", "answers")
+            replies = reply_to(
+                talker, questions, settings, max_new_tokens=max_new_tokens, seed=seed, on_progress=progress
+            )
+            scores[name] = score_answers(replies, wanted, seed=seed)
+            own["answers"] = [reply.text for reply in replies]
+            for turns, reply, text in list(zip(questions, replies, wanted, strict=True))[:show]:
+                note(f"{turns[-1].text[:120]!r}\n  wanted {text!r}\n  {reply.finish_reason:>6} {reply.text!r}")
+        result["models"][name] = own
+    for name, score in scores.items():
+        result["models"].setdefault(name, {}).update(score.as_dict())
+    result["differences"] = {
+        name: {each: asdict(compare_answers(scores[model], other, each, seed=seed)) for each in ("exact", "f1", "chrf")}
+        for name, other in scores.items() if name != model and model in scores
+    }  # fmt: skip
+    if json:
+        print_json(result)
+    else:
+        _print(result)
+
+
+def _chat(name: str, adapter: list[Path] | None, template: str) -> Chat:
+    from diffutron.generation import Generator
+    from diffutron.generation.chat import Chat
+    from diffutron.model import load_model
+    from diffutron.tokens.codec import TextCodec
+    from diffutron.tokens.instructions import ChatSettings
+
+    loaded = load_model(name, adapters=adapter or ())
+    codec = TextCodec(loaded.tokenizer)
+    return Chat(Generator.of(loaded, codec), ChatSettings(template=template).format(codec))
+
+
+def _followed(chat: Chat, settings: Any, max_new_tokens: int, seed: int) -> Rate:
+    from diffutron.corpus.conversations import Turn
+    from diffutron.evaluation.answers import instructions, rate, reply_to
+
+    asked = instructions()
+    questions = [[Turn("user", each.prompt)] for each in asked]
+    replies = reply_to(chat, questions, settings, max_new_tokens=max_new_tokens, seed=seed)
+    return rate([float(each.followed(reply.text)) for each, reply in zip(asked, replies, strict=True)], seed=seed)
+
+
+_COLUMNS = (("exact", "exact"), ("f1", "F1 of words"), ("chrf", "chrF"), ("ended", "ended itself"),
+            ("tagged", "with a tag"), ("followed", "instructions"))  # fmt: skip
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for _, title in _COLUMNS:
+        table.add_column(title)
+    for name, own in result["models"].items():
+        table.add_row(name, *(_cell(own.get(column)) for column, _ in _COLUMNS))
+    Console(width=140).print(table)
+    for name, differences in result["differences"].items():
+        told = "; ".join(
+            f"{each} {found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}, p {found['p_value']:.4f})"
+            for each, found in differences.items()
+        )
+        print(f"against {name}: {told}")
+    print(f"{result['num']} answers of {result['data']}, seed {result['seed']}; 95 % intervals over answers")
+
+
+def _cell(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['value']:.1%} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
