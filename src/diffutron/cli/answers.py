@@ -138,6 +138,9 @@ def _print(result: dict[str, Any]) -> None:
             for each, found in differences.items()
         )
         print(f"against {name}: {told}")
+    for name, own in result["models"].items():
+        if own.get("unread"):
+            print(f"{name}: {own['unread']} questions do not fit into the context, and count as answered with nothing")
     print(f"{result['num']} answers of {result['data']}, seed {result['seed']}; 95 % intervals over answers")
 
 

@@ -48,6 +48,7 @@ class AnswerScores:
         chrf: see :func:`chrf`.
         ended: that the model ended itself.
         tagged: that hold a template's tag.
+        unread: questions that did not fit into the context; their answers are empty, and count.
         each: the values of each answer, by the name of the score, for comparisons.
     """
 
@@ -56,10 +57,11 @@ class AnswerScores:
     chrf: Rate
     ended: Rate
     tagged: Rate
+    unread: int
     each: dict[str, list[float]]
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: asdict(getattr(self, name)) for name in MEASURES}
+        return {**{name: asdict(getattr(self, name)) for name in MEASURES}, "unread": self.unread}
 
 
 MEASURES = ("exact", "f1", "chrf", "ended", "tagged")
@@ -74,12 +76,16 @@ def reply_to(
     chat: Chat, questions: Sequence[Sequence[Turn]], settings: SamplerSettings, *, max_new_tokens: int, seed: int,
     batch: int = 16, on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Reply]:  # fmt: skip
-    """Answers to all questions, a few at a time."""
-    replies: list[Reply] = []
-    for start in range(0, len(questions), batch):
-        part = questions[start : start + batch]
-        replies += chat.answer(part, settings, max_new_tokens=max_new_tokens, seed=seed)
-        on_progress(len(replies), len(questions))
+    """Answers to all questions, a few at a time; a question that does not fit into the context gets an empty one,
+    whose ``finish_reason`` is "failed"."""
+    replies = [Reply("", "failed", 0, seed) for _ in questions]
+    fitting = [number for number, turns in enumerate(questions) if chat.fits(turns, max_new_tokens=max_new_tokens)]
+    for start in range(0, len(fitting), batch):
+        part = fitting[start : start + batch]
+        found = chat.answer([questions[each] for each in part], settings, max_new_tokens=max_new_tokens, seed=seed)
+        for number, reply in zip(part, found, strict=True):
+            replies[number] = reply
+        on_progress(start + len(part), len(fitting))
     return replies
 
 
@@ -98,7 +104,9 @@ def score_answers(replies: Sequence[Reply], wanted: Sequence[str], *, seed: int 
         "ended": [float(reply.finish_reason == "stop") for reply in replies],
         "tagged": [float(_TAG.search(given) is not None) for given, _ in pairs],
     }
-    return AnswerScores(**{name: rate(values, seed=seed) for name, values in each.items()}, each=each)
+    unread = sum(reply.finish_reason == "failed" for reply in replies)
+    rates = {name: rate(values, seed=seed) for name, values in each.items()}
+    return AnswerScores(**rates, unread=unread, each=each)
 
 
 def compare_answers(one: AnswerScores, other: AnswerScores, name: str, *, seed: int = 0) -> Difference:

@@ -81,6 +81,14 @@ class Chat:
             replies.append(Reply(text.strip(), reason, completion.num_steps, seed, forgotten))
         return replies
 
+    def fits(self, turns: Sequence[Turn], *, max_new_tokens: int = MAX_NEW_TOKENS) -> bool:
+        """Whether there is room for the last question and an answer."""
+        try:
+            self._fitting(turns, max_new_tokens)
+        except InputError:
+            return False
+        return True
+
     def _fitting(self, turns: Sequence[Turn], max_new_tokens: int) -> tuple[list[Turn], int]:
         """As many of the latest turns as there is room for, and how many earlier ones that leaves out."""
         try:

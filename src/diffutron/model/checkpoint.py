@@ -111,13 +111,10 @@ def resolve_adapter(name: Path | str) -> Path:
     Raises:
         ModelError: there is none.
     """
-    place = Path(name)
-    recover(place)
-    if not (place / "adapter_config.json").is_file():
-        embedded = resolve_model(str(name)) if not place.exists() else None
-        if not isinstance(embedded, Path) or not (embedded / "adapter_config.json").is_file():
-            raise ModelError(f"{name} is no adapter: there is no {place / 'adapter_config.json'}")
-        return embedded
+    recover(Path(name))
+    place = resolve_model(str(name))
+    if not isinstance(place, Path) or not (place / "adapter_config.json").is_file():
+        raise ModelError(f"{name} is no adapter: there is no {Path(name) / 'adapter_config.json'}")
     return place
 
 

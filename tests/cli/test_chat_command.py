@@ -1,0 +1,120 @@
+"""``diffutron chat`` and ``eval chat`` as somebody uses them: through a pipe, with commands, with faults."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from diffutron.cli.main import main
+from diffutron.testing import TINY_TEXTS, tiny_folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    tiny_folder(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, place):
+    def run(*arguments, said="", code=0):
+        monkeypatch.setattr(sys, "argv", ["diffutron", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        assert (stop.value.code or 0) == code, err
+        return out, err
+
+    return run
+
+
+CHAT = ("chat", "--model", "tiny", "--max-new-tokens", 6, "--temperature", 0.8)
+
+
+def test_every_line_of_a_pipe_is_a_question_and_gets_an_answer(run):
+    out, err = run(*CHAT, "--json", said="evde ne var\n\n  denizde ne var  \n")
+    replies = [json.loads(line) for line in out.splitlines()]
+    assert len(replies) == 2
+    assert set(replies[0]) == {"text", "finish_reason", "num_steps", "seed", "num_forgotten"}
+    assert not err
+    assert run(*CHAT, said="evde ne var\n\n  denizde ne var  \n")[0].splitlines() == [each["text"] for each in replies]
+    assert run(*CHAT, said="")[0] == ""
+
+
+def test_commands_change_the_talk(run, place):
+    once, _ = run(*CHAT, said="evde ne var\n")
+    out, err = run(
+        *CHAT, said="/seed 5\nevde ne var\n/reset\n/seed 0\nevde ne var\n/save talk.json\n/quit\nevde ne var\n"
+    )
+    _, again = out.splitlines()
+    assert again + "\n" == once
+    assert "forgotten" in err
+    kept = json.loads((place / "talk.json").read_text("utf-8"))["messages"]
+    assert kept[0] == {"role": "user", "content": "evde ne var"}
+    assert kept[1:] == ([{"role": "assistant", "content": again}] if again else [])
+
+
+def test_watch_shows_the_answer_and_not_the_question(run):
+    _, err = run(*CHAT, said="/watch\nevde ne var\n")
+    lines = err.splitlines()
+    assert len(lines) == 6 or any("░" not in line for line in lines)
+    assert all("var" not in line.split("░")[0][:8] for line in lines[:1])
+
+
+def test_a_full_context_is_told(run):
+    out, err = run(*CHAT, said="evlerimizden ve denizden ne var\n" * 12)
+    assert len(out.splitlines()) == 12
+    assert "the context is full: the first" in err
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    ("/seed x\n", "/seed needs a whole number, at least 0, not 'x'"), ("/steps 0\n", "/steps needs a whole number"),
+    ("/nothing\n", "there is no command /nothing"), ("/save\n", "/save needs a file"),
+    ("/save no/such/folder/x\n", "no/such/folder/x could not be written"),
+    ("ev " * 300 + "\n", "the question does not fit"),
+])  # fmt: skip
+def test_a_fault_in_a_pipe_is_one_line_and_code_1(run, said, told):
+    _, err = run(*CHAT, said=said, code=1)
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--template", "nothing"], "the chat template 'nothing' is none of turkish, tags, model"),
+    (["--adapter", "nowhere"], "model 'nowhere' is neither"), (["--adapter", "tiny"], "tiny is no adapter"),
+])  # fmt: skip
+def test_a_wrong_option_is_one_line(run, arguments, told):
+    _, err = run(*CHAT, *arguments, said="ev\n", code=1)
+    assert told in err
+
+
+def test_a_template_that_does_harm_is_refused_in_one_line(run, place):
+    (place / "bad.jinja").write_text("{{ ''.__class__.__mro__ }}")
+    _, err = run(*CHAT, "--template", "bad.jinja", said="ev\n", code=1)
+    assert len(err.splitlines()) == 1
+    (place / "deaf.jinja").write_text("{% generation %}x{% endgeneration %}")
+    _, err = run(*CHAT, "--template", "deaf.jinja", said="ev\n", code=1)
+    assert "leaves out turn 1" in err
+
+
+def test_answers_are_judged_beside_the_baseline(run, place):
+    records = [{"instruction": f"{number}. ne var?", "input": text, "output": "deniz", "source": "ev"}
+               for number, text in enumerate(TINY_TEXTS[:4])]  # fmt: skip
+    (place / "asked.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    asked = ("eval", "chat", "--model", "tiny", "--data", "asked.jsonl", "--max-new-tokens", 4, "--json")
+    out, _ = run(*asked, "--against", "tiny", "--limit", 3)
+    result = json.loads(out)
+    assert result["num"] == 3
+    assert set(result["models"]) == {"tiny", "nearest sentence"}
+    assert set(result["models"]["tiny"]) == {
+        "followed", "answers", "exact", "f1", "chrf", "ended", "tagged", "unread",
+    }  # fmt: skip
+    assert result["models"]["tiny"]["followed"]["num"] == 40
+    assert set(result["differences"]["nearest sentence"]["chrf"]) == {"value", "low", "high", "p_value"}
+    _, err = run(*asked, "--source", "nothing", code=1)
+    assert "holds no conversation of nothing" in err
+    table, _ = run(*asked[:-1])
+    assert "nearest sentence" in table
