@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from diffutron.errors import InputError
-from diffutron.generation import Canvas, Generator, Request, SamplerSettings, denoise
+from diffutron.generation import EXACT, Canvas, Generator, ReaderSettings, Request, SamplerSettings, denoise
 from diffutron.generation.beliefs import best_two
 from diffutron.generation.categorical import draw_from, draw_from_best
 from diffutron.generation.generate import generation_bias
 from diffutron.generation.repetition import repeated_ngrams
+from diffutron.generation.sampler import Denoising
 from diffutron.testing import TINY_TEXTS, TableReader, llada_loop, tiny_codec, tiny_denoiser
 
 CODEC = tiny_codec()
@@ -52,6 +53,47 @@ def last_steps(generator, requests, settings):
     for step in generator.steps(requests, settings):
         last[step.row] = step
     return [last[row] for row in range(len(requests))]
+
+
+MIXED = [
+    SamplerSettings(temperature=0.8), SamplerSettings(order="random", steps=5, block_length=8),
+    SamplerSettings(temperature=0.0, guidance=0.5), SamplerSettings(revision="rescale:0.2", temperature=0.8),
+    SamplerSettings(pace="threshold:0.3", no_repeat_ngram=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reading", [EXACT, ReaderSettings(refresh=3, vicinity=2)])
+def test_rows_that_join_and_leave_between_steps_are_what_they_are_alone(generator, reading):
+    generator = Generator(generator.denoiser, CODEC, learned_end=True, reading=reading)
+    canvases = [
+        generator.canvas(Request(prompt, 16, seed=seed)) for prompt in ("ev", "", "deniz ve") for seed in (0, 1)
+    ]
+    mixed = [(canvas, MIXED[place % len(MIXED)]) for place, canvas in enumerate(canvases * 2)]
+    alone = []
+    for canvas, settings in mixed:
+        *_, last = denoise(generator.reader, [canvas], settings, mask_id=CODEC.mask_id, end_id=CODEC.end_id)
+        alone.append(last.tokens)
+    denoising, waiting, found, left = (
+        Denoising(generator.reader, mask_id=CODEC.mask_id),
+        list(enumerate(mixed)),
+        {},
+        {4},
+    )
+    calls = 0
+    while denoising or waiting:
+        for _ in range(2):  # two join at a time, while others are under way
+            if waiting:
+                index, (canvas, settings) = waiting.pop(0)
+                denoising.add(index, canvas, settings, end_id=CODEC.end_id)
+        for step in denoising.step():
+            found[step.row] = step.tokens
+        calls += 1
+        if calls == 4:
+            denoising.remove(4)
+    assert all(found[index] == tokens for index, tokens in enumerate(alone) if index not in left)
+    assert CODEC.mask_id in found[4]
+    assert not generator.reader._rows
+    assert calls < 40
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])

@@ -45,6 +45,10 @@ class Reader(Protocol):
         """Other rows follow: forget what is remembered."""
         ...
 
+    def forget(self, row: int) -> None:
+        """A row is over."""
+        ...
+
     def read(self, looks: Sequence[Look]) -> Float[Tensor, "N C"]:
         """Logits at all positions looked at, row after row; -inf for what may never be drawn. They are the caller's to
         change until the next call."""
@@ -108,6 +112,9 @@ class DenoiserReader:
     def start(self) -> None:
         self._rows.clear()
 
+    def forget(self, row: int) -> None:
+        self._rows.pop(row, None)
+
     @torch.no_grad()
     def read(self, looks: Sequence[Look]) -> Float[Tensor, "N C"]:
         if self.settings.refresh == 1:
@@ -144,8 +151,7 @@ class DenoiserReader:
                 memory = Memory(positions, torch.ones(len(parts), length, dtype=torch.bool, device=self.device))
             else:
                 old = [self._rows[look.row].memory for look, _ in parts]
-                memory = Memory.joined([each for each in old if each is not None])
-                memory.positions = positions
+                memory = Memory.joined([each for each in old if each is not None], positions)
             xt = torch.tensor([[look.tokens[position] for position in part] for look, part in parts])
             hidden = self.denoiser.hidden_states(xt.to(self.device), memory=memory)
             for number, (look, part) in enumerate(parts):

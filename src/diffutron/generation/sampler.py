@@ -1,4 +1,4 @@
-"""The sampler: a generator of denoising steps over canvases with fixed and free positions. There is no other."""
+"""The sampler: denoising steps over canvases with fixed and free positions. There is no other."""
 
 from __future__ import annotations
 
@@ -93,7 +93,61 @@ def denoise(
     Args:
         end_id: closes a document; once committed, everything to its right is dropped. ``None``: never drawn.
     """
-    yield from _Sampler(reader, settings, mask_id, end_id).run(canvases)
+    denoising = Denoising(reader, mask_id=mask_id)
+    for index, canvas in enumerate(canvases):
+        denoising.add(index, canvas, settings, end_id=end_id)
+    while denoising:
+        yield from denoising.step()
+
+
+class Denoising:
+    """Rows that are being filled, each with settings of its own; they may join and leave between two steps.
+
+    Rows of equal settings go through the sampler together, and all through one call of the denoiser.
+
+    Args:
+        reader: nobody else may read with it meanwhile.
+    """
+
+    def __init__(self, reader: Reader, *, mask_id: int) -> None:
+        self.reader, self.mask_id = reader, mask_id
+        self._samplers: list[_Sampler] = []
+        self._rows: dict[int, tuple[_Sampler, _Row]] = {}
+        reader.start()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, index: int, canvas: Canvas, settings: SamplerSettings, *, end_id: int | None = None) -> None:
+        """Let a row join; its steps will bear the number ``index``. One with nothing to fill never does."""
+        sampler = _Sampler(self.reader, settings, self.mask_id, end_id)
+        sampler = next((each for each in self._samplers if each == sampler), sampler)
+        row = sampler.start(index, canvas)
+        if not row.done:
+            self._rows[index] = sampler, row
+            if sampler not in self._samplers:
+                self._samplers.append(sampler)
+
+    def remove(self, index: int) -> None:
+        """Let a row go, whether it is done or not."""
+        if self._rows.pop(index, None) is not None:
+            self.reader.forget(index)
+            self.reader.forget(-1 - index)
+        self._samplers = [each for each in self._samplers if any(each is used for used, _ in self._rows.values())]
+
+    def step(self) -> Iterator[DenoisingStep]:
+        """One denoiser call; a step for every row. Rows that are done leave."""
+        groups = [
+            (sampler, [row for used, row in self._rows.values() if used is sampler]) for sampler in self._samplers
+        ]
+        looks = [sampler.looks(rows) for sampler, rows in groups]
+        sizes = [sum(len(look.where) for look in part) for part in looks]
+        logits = self.reader.read([look for part in looks for look in part]).split(sizes)
+        for (sampler, rows), part in zip(groups, logits, strict=True):
+            yield from sampler.advance(rows, part)
+            for row in rows:
+                if row.done:
+                    self.remove(row.index)
 
 
 @dataclass(frozen=True)
@@ -103,15 +157,7 @@ class _Sampler:
     mask_id: int
     end_id: int | None
 
-    def run(self, canvases: Sequence[Canvas]) -> Iterator[DenoisingStep]:
-        self.reader.start()
-        rows = [self._start(index, canvas) for index, canvas in enumerate(canvases)]
-        while active := [row for row in rows if not row.done]:
-            for row in active:
-                self._look(row)
-            yield from self._advance(active)
-
-    def _start(self, index: int, canvas: Canvas) -> _Row:
+    def start(self, index: int, canvas: Canvas) -> _Row:
         settings, total = self.settings, len(canvas.free)
         steps = settings.steps or total
         if settings.revision is None:
@@ -121,6 +167,20 @@ class _Sampler:
         return _Row(index, canvas, steps, noise, list(canvas.tokens), list(canvas.free), rank)
 
     # What a call looks at
+
+    def looks(self, rows: Sequence[_Row]) -> list[Look]:
+        """At each row's window, and at its committed positions if the revision reads them; with guidance once more,
+        without what was given."""
+        looks, unprompted = list[Look](), list[Look]()
+        for row in rows:
+            self._look(row)
+            order = sorted([*row.window, *self._read_committed(row)])
+            looks.append(Look(row.index, row.tokens, order, row.block))
+            if self.settings.guidance:
+                free = set(row.canvas.free)
+                bare = [each if place in free or place == 0 else self.mask_id for place, each in enumerate(row.tokens)]
+                unprompted.append(Look(-1 - row.index, bare, order, row.block))
+        return [*looks, *unprompted]
 
     def _look(self, row: _Row) -> None:
         """Choose the hidden positions that may be committed now: the leftmost blocks that hold enough of them."""
@@ -162,8 +222,9 @@ class _Sampler:
     # What it does with what it sees
 
     @torch.no_grad()
-    def _advance(self, rows: list[_Row]) -> Iterator[DenoisingStep]:
-        logits = self._logits(rows)
+    def advance(self, rows: list[_Row], logits: Tensor) -> Iterator[DenoisingStep]:
+        """A step for every row, given the logits at what :meth:`looks` said."""
+        logits = self._in_order(rows, logits)
         lines = [len(row.window) for row in rows]
         standing = [self._read_committed(row) for row in rows]
         parts = logits.split([count + len(more) for count, more in zip(lines, standing, strict=True)])
@@ -200,28 +261,19 @@ class _Sampler:
             yield self._commit(row, *lot, u=[float(each[2, row.rank[position]]) for position in more], standing=more,
                                scores=scores)  # fmt: skip
 
-    def _logits(self, rows: list[_Row]) -> Tensor:
-        """At each row's window, and at its committed positions if the revision reads them."""
-        looks, unprompted = list[Look](), list[Look]()
-        for row in rows:
-            where = [*row.window, *self._read_committed(row)]
-            order = sorted(where)
-            looks.append(Look(row.index, row.tokens, order, row.block))
-            if self.settings.guidance:
-                free = set(row.canvas.free)
-                bare = [each if place in free or place == 0 else self.mask_id for place, each in enumerate(row.tokens)]
-                unprompted.append(Look(-1 - row.index, bare, order, row.block))
-        logits = self.reader.read([*looks, *unprompted])
-        if unprompted:
+    def _in_order(self, rows: list[_Row], logits: Tensor) -> Tensor:
+        """Guided, and in each row the window's first, then those of committed positions."""
+        if self.settings.guidance:
             logits, bare_logits = logits.chunk(2)
             pushed = bare_logits + (1 + self.settings.guidance) * (logits - bare_logits)
             logits = torch.where(logits.isneginf(), logits, pushed)
         places = list[int]()
         start = 0
-        for row, look in zip(rows, looks, strict=True):
-            line = {position: start + place for place, position in enumerate(look.where)}
-            places += [line[position] for position in (*row.window, *self._read_committed(row))]
-            start += len(look.where)
+        for row in rows:
+            wanted = [*row.window, *self._read_committed(row)]
+            line = {position: start + place for place, position in enumerate(sorted(wanted))}
+            places += [line[position] for position in wanted]
+            start += len(wanted)
         return logits if places == list(range(start)) else logits[places]
 
     def _read_committed(self, row: _Row) -> list[int]:
@@ -348,4 +400,4 @@ class _Sampler:
         row.committed = [position for position in row.committed if position <= end]
 
 
-__all__ = ["Canvas", "DenoisingStep", "Guide", "SamplerSettings", "denoise"]
+__all__ = ["Canvas", "Denoising", "DenoisingStep", "Guide", "SamplerSettings", "denoise"]

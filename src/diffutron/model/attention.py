@@ -95,10 +95,12 @@ class Memory:
         return mask
 
     @staticmethod
-    def joined(rows: Sequence[tuple[Memory, int]]) -> Memory:
-        """One memory of chosen rows of several, all of one length; a whole memory is not copied."""
+    def joined(rows: Sequence[tuple[Memory, int]], positions: Int[Tensor, "B l"]) -> Memory:
+        """One memory of chosen rows of several, all of one length, for a call that computes ``positions``; a whole
+        memory is not copied."""
         first = rows[0][0]
         if len(rows) == len(first.visible) and all(each is first and row == at for at, (each, row) in enumerate(rows)):
+            first.positions = positions
             return first
         kept = {
             layer: (
@@ -108,7 +110,7 @@ class Memory:
             for layer in first.kept
         }
         visible = torch.stack([each.visible[row] for each, row in rows])
-        return Memory(torch.stack([each.positions[row] for each, row in rows]), visible, kept)
+        return Memory(positions, visible, kept)
 
 
 def use_segments(model: PreTrainedModel) -> None:

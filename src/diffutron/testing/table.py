@@ -66,6 +66,9 @@ class TableReader:
     def start(self) -> None:
         pass
 
+    def forget(self, row: int) -> None:
+        pass
+
     def read(self, looks: Sequence[Look]) -> Tensor:
         self.calls += 1
         return torch.stack([self.conditional(look.tokens, position) for look in looks for position in look.where])
