@@ -23,6 +23,7 @@ from diffutron.cli import (
     recipes,
     render,
     restore,
+    serve,
     train,
     trim,
 )
@@ -42,6 +43,7 @@ app.command("infill")(infill.infill)
 app.command("chat")(chat.chat)
 app.command("render")(render.render)
 app.command("restore")(restore.restore)
+app.command("serve")(serve.serve)
 app.command("merge")(merge.merge)
 app.command("trim")(trim.trim)
 app.command("estimate")(estimate.estimate)

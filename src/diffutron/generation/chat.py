@@ -9,7 +9,7 @@ from typing import Any
 from diffutron.corpus.conversations import Turn, checked, turns_in
 from diffutron.errors import InputError
 from diffutron.generation.canvas import DenoisingStep
-from diffutron.generation.generate import FinishReason, Generator, Request
+from diffutron.generation.generate import Completion, FinishReason, Generator, Request
 from diffutron.generation.sampler import SamplerSettings
 from diffutron.tokens.chat import ChatFormat
 
@@ -65,21 +65,32 @@ class Chat:
         Raises:
             InputError: a conversation does not end with a question, or this does not fit into the context.
         """
-        fitted = [self._fitting(turns, max_new_tokens) for turns in conversations]
-        requests = [
-            Request(turns[-1].text, max_new_tokens, seed=seed, given=self.format.encode(turns, ask=True).ids)
-            for turns, _ in fitted
-        ]
-        completions = self.generator.complete(requests, settings, on_step)
+        found = [self.request(turns, max_new_tokens=max_new_tokens, seed=seed) for turns in conversations]
+        completions = self.generator.complete([request for request, _ in found], settings, on_step)
         replies = []
-        for completion, (_, forgotten) in zip(completions, fitted, strict=True):
-            text, ended = completion.completion, completion.finish_reason == "stop"
-            if self.format.stop:
-                text, end, _ = text.partition(self.format.stop)
-                ended = ended or bool(end)
+        for completion, (_, forgotten) in zip(completions, found, strict=True):
+            text, ended = self.read(completion)
             reason: FinishReason = "stop" if ended else completion.finish_reason
-            replies.append(Reply(text.strip(), reason, completion.num_steps, seed, forgotten))
+            replies.append(Reply(text, reason, completion.num_steps, seed, forgotten))
         return replies
+
+    def request(self, turns: Sequence[Turn], *, max_new_tokens: int, seed: int = 0) -> tuple[Request, int]:
+        """What to ask the generator, and how many of the oldest turns had to be left out.
+
+        Raises:
+            InputError: as in :meth:`answer`.
+        """
+        fitting, forgotten = self._fitting(turns, max_new_tokens)
+        ids = self.format.encode(fitting, ask=True).ids
+        return Request(fitting[-1].text, max_new_tokens, seed=seed, given=ids), forgotten
+
+    def read(self, completion: Completion) -> tuple[str, bool]:
+        """An answer's text, and whether the model ended it."""
+        text, ended = completion.completion, completion.finish_reason == "stop"
+        if self.format.stop:
+            text, end, _ = text.partition(self.format.stop)
+            ended = ended or bool(end)
+        return text.strip(), ended
 
     def fits(self, turns: Sequence[Turn], *, max_new_tokens: int = MAX_NEW_TOKENS) -> bool:
         """Whether there is room for the last question and an answer."""

@@ -21,6 +21,8 @@ from diffutron.generation.template import Template, check_length, parse_template
 
 MAX_GAP = 16
 """the longest that a gap of unknown length can be, in pieces"""
+_ASKED = -(2**40)
+"""where the rows of such questions begin, downwards: no row that is being filled bears such a number"""
 USUAL_GAP = 3
 """what stands for a gap whose length is still open while another is chosen"""
 
@@ -54,13 +56,18 @@ class Infilling:
 
 @dataclass(frozen=True)
 class Infiller:
-    """Gaps of one text; ``constraints`` by the number of the gap, from 1."""
+    """Gaps of one text; ``constraints`` by the number of the gap, from 1.
+
+    Args:
+        given: the text's gaps, where it is not to be read for ``[MASK]``.
+    """
 
     generator: Generator
     text: str
     constraints: Mapping[int, Sequence[Constraint]]
     seed: int = 0
     max_gap: int = MAX_GAP
+    given: Template | None = None
 
     def fill(
         self, settings: SamplerSettings, *, num_samples: int = 1,
@@ -83,7 +90,7 @@ class Infiller:
     def steps(
         self, settings: SamplerSettings, lengths: Sequence[int], *, num_samples: int = 1
     ) -> Iterator[DenoisingStep]:
-        found = [self._canvas(lengths, sample) for sample in range(num_samples)]
+        found = [self.canvas(lengths, sample) for sample in range(num_samples)]
         canvases = [self.generator.guided(canvas, settings) for canvas in found]
         yield from denoise(self.generator.reader, canvases, settings, mask_id=self.generator.codec.mask_id)
 
@@ -108,14 +115,16 @@ class Infiller:
             fits = len(row.ids) <= self.generator.denoiser.max_positions
             if fits and self._can_be(number, length):
                 tried.append(length)
-                looks.append(Look(len(looks), row.ids, row.gaps[number], row.gaps[number]))
+                looks.append(Look(_ASKED - len(looks), row.ids, row.gaps[number], row.gaps[number]))
         if not looks:
             raise InputError(
                 f"no length up to {self.max_gap} tokens suits gap {number + 1}: its constraints allow none, or the "
                 "text is too long"
             )
-        reader.start()
-        entropies = [float(Beliefs(reader.read([look])).entropy.mean()) for look in looks]
+        entropies = list[float]()
+        for look in looks:
+            entropies.append(float(Beliefs(reader.read([look])).entropy.mean()))
+            reader.forget(look.row)
         return tried[int(np.argmin(entropies))]
 
     def _can_be(self, number: int, length: int) -> bool:
@@ -127,7 +136,11 @@ class Infiller:
         wanted = self.constraints.get(number + 1, ())
         return self.generator.keep(wanted, where, begins=self.template.may_begin(number, self.generator.codec))
 
-    def _canvas(self, lengths: Sequence[int], sample: int) -> Canvas:
+    def canvas(self, lengths: Sequence[int], sample: int) -> Canvas:
+        """
+        Raises:
+            InputError: the text is too long, or a constraint cannot be kept.
+        """
         row = self.template.row(self.generator.codec, lengths)
         check_length(len(row.ids), self.generator.denoiser.max_positions)
         guides = tuple(self._guide(number, where) for number, where in enumerate(row.gaps))
@@ -136,7 +149,7 @@ class Infiller:
 
     @cached_property
     def template(self) -> Template:
-        template = parse_template(self.text)
+        template = self.given or parse_template(self.text)
         unknown = [number for number in self.constraints if not 1 <= number <= len(template.lengths)]
         if unknown:
             raise InputError(f"there is no gap {unknown[0]}: the text has {len(template.lengths)}")

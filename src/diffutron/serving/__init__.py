@@ -1,0 +1,1 @@
+"""A model behind HTTP: OpenAI's protocol, what only diffusion can do, and a page. Needs ``diffutron[serve]``."""

@@ -1,0 +1,233 @@
+"""The one thread that uses the model: requests join and leave between denoising steps.
+
+A request is a ticket with one or more canvases, or a piece of other work (a score, a fill) that is done between two
+steps. Whoever hands a ticket in hears of every step through a callback, on the engine's thread, and may cancel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from diffutron.errors import DiffutronError
+from diffutron.generation.canvas import Canvas, DenoisingStep
+from diffutron.generation.reader import Reader
+from diffutron.generation.sampler import Denoising, SamplerSettings
+
+log = logging.getLogger(__name__)
+
+
+class QueueFull(DiffutronError):
+    """Too many requests wait already."""
+
+
+class Draining(DiffutronError):
+    """The server is about to stop and takes nothing new."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A ticket is over.
+
+    Attributes:
+        result: of a piece of work.
+        error: what it met.
+    """
+
+    result: Any = None
+    error: Exception | None = None
+
+
+Event = DenoisingStep | Done
+
+
+@dataclass(eq=False)
+class Ticket:
+    """Something handed in; steps carry the number of the canvas within the ticket."""
+
+    tell: Callable[[Event], None]
+    canvases: Sequence[Canvas] = ()
+    settings: SamplerSettings = field(default_factory=SamplerSettings)
+    end_id: int | None = None
+    work: Callable[[], Any] | None = None
+    is_cancelled: bool = False
+    waiting: deque[int] = field(default_factory=deque)
+    """canvases that have not joined yet"""
+    rows: dict[int, int] = field(default_factory=dict)
+    """of the engine's rows that are this ticket's, the canvas of each"""
+
+    @property
+    def is_over(self) -> bool:
+        return not self.waiting and not self.rows
+
+    def cancel(self) -> None:
+        """No step follows the one under way."""
+        self.is_cancelled = True
+
+
+class StepEngine:
+    """Denoises the canvases of many tickets together, a step at a time.
+
+    Args:
+        max_rows: rows of one denoiser call; the rest wait, first come, first served.
+        max_waiting: tickets that may wait; the next is refused.
+    """
+
+    def __init__(self, reader: Reader, *, mask_id: int, max_rows: int = 8, max_waiting: int = 128) -> None:
+        self._reader, self._mask_id = reader, mask_id
+        self.max_rows, self.max_waiting = max_rows, max_waiting
+        self._arrived: deque[Ticket] = deque()
+        self._active: dict[int, Ticket] = {}
+        """by the engine's row"""
+        self._numbers = itertools.count()
+        self._wake = threading.Condition()
+        self._is_draining = self._is_closed = False
+        self.steps = self.tokens = 0
+        """denoiser calls, and tokens committed, since the start"""
+        self._thread = threading.Thread(target=self._run, name="diffutron-engine", daemon=True)
+        self._thread.start()
+
+    # From any thread
+
+    @property
+    def num_active(self) -> int:
+        return len(self._active)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._arrived)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self._is_draining
+
+    def hand_in(self, ticket: Ticket) -> Ticket:
+        """
+        Raises:
+            QueueFull: too many wait. Draining: the engine is about to stop.
+        """
+        with self._wake:
+            if self._is_draining:
+                raise Draining("the server is shutting down")
+            if len(self._arrived) >= self.max_waiting:
+                raise QueueFull(f"{self.max_waiting} requests wait already; try again later")
+            ticket.waiting.extend(range(len(ticket.canvases)))
+            self._arrived.append(ticket)
+            self._wake.notify()
+        return ticket
+
+    def close(self, *, seconds: float = 0.0) -> None:
+        """Take nothing new, let what is under way finish for so long, then stop."""
+        with self._wake:
+            self._is_draining = True
+            self._wake.notify()
+        end = time.monotonic() + seconds
+        while (self._arrived or self._active) and time.monotonic() < end:
+            time.sleep(0.02)
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        self._thread.join(timeout=30)
+
+    # On the engine's thread
+
+    def _run(self) -> None:
+        denoising = Denoising(self._reader, mask_id=self._mask_id)
+        while True:
+            with self._wake:
+                while not (self._arrived or self._active or self._is_closed):
+                    self._wake.wait()
+                if self._is_closed:
+                    break
+            try:
+                self._leave(denoising)
+                self._join(denoising)
+                if denoising:
+                    self._step(denoising)
+            except Exception as error:  # whatever it was, the next request must find an engine
+                log.exception("a denoising step failed")
+                self._give_up(error)
+                denoising = Denoising(self._reader, mask_id=self._mask_id)
+        self._give_up(Draining("the server is shutting down"))
+
+    def _leave(self, denoising: Denoising) -> None:
+        for row, ticket in list(self._active.items()):
+            if ticket.is_cancelled:
+                denoising.remove(row)
+                del self._active[row], ticket.rows[row]
+        with self._wake:
+            for ticket in [each for each in self._arrived if each.is_cancelled]:
+                self._arrived.remove(ticket)
+
+    def _join(self, denoising: Denoising) -> None:
+        """Work is done at once, one piece between two steps; canvases join while there is room."""
+        while True:
+            with self._wake:
+                if not self._arrived:
+                    return
+                ticket = self._arrived[0]
+                if ticket.work is None and len(self._active) >= self.max_rows:
+                    # Work does not wait for rows.
+                    ticket = next((each for each in self._arrived if each.work is not None), ticket)
+                    if ticket.work is None:
+                        return
+                if ticket.work is not None:
+                    self._arrived.remove(ticket)
+            if ticket.work is not None:
+                self._do(ticket)
+                return
+            while ticket.waiting and len(self._active) < self.max_rows:
+                self._admit(denoising, ticket)
+            if not ticket.waiting:
+                with self._wake:
+                    self._arrived.remove(ticket)
+                if ticket.is_over:
+                    ticket.tell(Done())
+
+    def _admit(self, denoising: Denoising, ticket: Ticket) -> None:
+        number, row = ticket.waiting.popleft(), next(self._numbers)
+        before = len(denoising)
+        denoising.add(row, ticket.canvases[number], ticket.settings, end_id=ticket.end_id)
+        if len(denoising) > before:  # else there was nothing to fill
+            ticket.rows[row], self._active[row] = number, ticket
+
+    def _do(self, ticket: Ticket) -> None:
+        assert ticket.work is not None
+        try:
+            done = Done(ticket.work())
+        except Exception as error:
+            done = Done(error=error)
+        ticket.tell(done)
+
+    def _step(self, denoising: Denoising) -> None:
+        self.steps += 1
+        for step in denoising.step():
+            ticket = self._active[step.row]
+            self.tokens += len(step.committed)
+            number = ticket.rows[step.row]
+            if step.done:
+                del self._active[step.row], ticket.rows[step.row]
+            if ticket.is_cancelled:
+                continue
+            ticket.tell(replace(step, row=number))
+            if step.done and ticket.is_over:
+                ticket.tell(Done())
+
+    def _give_up(self, error: Exception) -> None:
+        """Tell everybody who was under way."""
+        with self._wake:
+            tickets = list(dict.fromkeys([*self._active.values(), *(self._arrived if self._is_closed else ())]))
+            self._active.clear()
+            if self._is_closed:
+                self._arrived.clear()
+            for ticket in tickets:
+                if ticket in self._arrived:
+                    self._arrived.remove(ticket)
+        for ticket in tickets:
+            ticket.tell(Done(error=error))

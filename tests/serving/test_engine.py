@@ -1,0 +1,130 @@
+"""The engine: texts are what they are alone, tickets come and go between two steps, and a fault hits nobody else."""
+
+import threading
+import time
+
+import pytest
+
+from diffutron.generation import Canvas, DenoisingStep, Generator, Request, SamplerSettings, denoise
+from diffutron.serving.engine import Done, Draining, QueueFull, StepEngine, Ticket
+from diffutron.testing import tiny_codec, tiny_denoiser
+
+CODEC = tiny_codec()
+MIXED = [SamplerSettings(temperature=0.8), SamplerSettings(order="random", steps=4), SamplerSettings(temperature=0.0)]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return Generator(tiny_denoiser(), CODEC, learned_end=True)
+
+
+@pytest.fixture
+def engine(generator):
+    engine = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_rows=3, max_waiting=20)
+    yield engine
+    engine.close()
+
+
+class Listener:
+    """Collects what a ticket tells."""
+
+    def __init__(self):
+        self.events, self.over = [], threading.Event()
+
+    def __call__(self, event):
+        self.events.append(event)
+        if isinstance(event, Done):
+            self.over.set()
+
+    def wait(self):
+        assert self.over.wait(60)
+        return self.events[-1]
+
+    @property
+    def last(self):
+        return {event.row: event.tokens for event in self.events if isinstance(event, DenoisingStep)}
+
+
+def handed(engine, **ticket):
+    listener = Listener()
+    return engine.hand_in(Ticket(listener, **ticket)), listener
+
+
+def test_every_text_is_what_it_is_alone_whoever_is_beside_it(generator, engine):
+    groups = [[generator.canvas(Request(prompt, 12, seed=seed)) for prompt in ("ev", "", "deniz ve")[: 1 + seed % 3]]
+              for seed in range(9)]  # fmt: skip
+    found = [handed(engine, canvases=group, settings=MIXED[place % 3], end_id=CODEC.end_id)[1]
+             for place, group in enumerate(groups)]  # fmt: skip
+    for place, (group, listener) in enumerate(zip(groups, found, strict=True)):
+        assert listener.wait().error is None
+        for number, canvas in enumerate(group):
+            *_, last = denoise(Generator(tiny_denoiser(), CODEC, learned_end=True).reader, [canvas], MIXED[place % 3],
+                               mask_id=CODEC.mask_id, end_id=CODEC.end_id)  # fmt: skip
+            assert listener.last[number] == last.tokens
+    assert engine.num_active == engine.num_waiting == 0
+    assert not generator.reader._rows
+    # Three rows a step: far fewer calls than one text after the other.
+    assert engine.steps < 0.7 * sum(len(canvas.free) for group in groups for canvas in group)
+
+
+def test_no_step_follows_the_one_in_which_a_ticket_was_cancelled(generator, engine):
+    for _ in range(20):
+        ticket, listener = handed(engine, canvases=[generator.canvas(Request("ev", 40))], settings=MIXED[1])
+        while not listener.events:
+            time.sleep(0.001)
+        ticket.cancel()
+        seen = len(listener.events)
+        time.sleep(0.03)
+        assert len(listener.events) <= seen + 1
+    _, listener = handed(engine, canvases=[generator.canvas(Request("ev", 4))])
+    listener.wait()
+    assert engine.num_active == 0
+
+
+def test_work_is_done_between_two_steps_and_its_error_is_its_own(generator, engine):
+    _, writing = handed(engine, canvases=[generator.canvas(Request("ev", 40))], settings=SamplerSettings())
+    assert handed(engine, work=lambda: threading.current_thread().name)[1].wait().result == "diffutron-engine"
+    assert isinstance(handed(engine, work=lambda: 1 / 0)[1].wait().error, ZeroDivisionError)
+    assert writing.wait().error is None
+
+
+def test_a_step_that_fails_ends_what_was_under_way_and_nothing_else(generator, engine, caplog):
+    class Broken:
+        def adjust(self, logits, tokens, positions):
+            raise ValueError("broken guide")
+
+        def admits(self, tokens, position, token):
+            return True
+
+    canvas = generator.canvas(Request("ev", 10))
+    broken = Canvas(canvas.tokens, canvas.free, canvas.key, guides=(Broken(),))
+    assert "broken guide" in str(handed(engine, canvases=[broken])[1].wait().error)
+    assert handed(engine, canvases=[canvas])[1].wait().error is None
+    assert "a denoising step failed" in caplog.text
+
+
+def test_too_many_are_refused_and_a_draining_engine_takes_none(generator):
+    engine = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_rows=1, max_waiting=2)
+    hold = threading.Event()
+    handed(engine, work=hold.wait)
+    while engine.num_waiting:
+        time.sleep(0.001)
+    waiting = [handed(engine, canvases=[generator.canvas(Request("ev", 6))])[1] for _ in range(2)]
+    with pytest.raises(QueueFull, match="2 requests wait already"):
+        handed(engine, work=lambda: 1)
+    threading.Timer(0.2, hold.set).start()
+    engine.close(seconds=20)
+    assert all(each.wait().error is None for each in waiting)  # what was under way was finished
+    with pytest.raises(Draining):
+        handed(engine, work=lambda: 1)
+    assert not engine.is_alive
+
+
+def test_what_does_not_finish_in_time_is_told_so(generator):
+    engine = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_rows=1, max_waiting=2)
+    hold = threading.Event()
+    handed(engine, work=hold.wait)
+    _, left = handed(engine, canvases=[generator.canvas(Request("ev", 30))])
+    threading.Timer(0.3, hold.set).start()
+    engine.close(seconds=0)
+    assert isinstance(left.wait().error, Draining)
