@@ -20,6 +20,7 @@ from diffutron.cli import (
     generate,
     infill,
     merge,
+    publish,
     recipes,
     render,
     restore,
@@ -46,6 +47,7 @@ app.command("restore")(restore.restore)
 app.command("serve")(serve.serve)
 app.command("merge")(merge.merge)
 app.command("trim")(trim.trim)
+app.command("publish")(publish.publish)
 app.command("estimate")(estimate.estimate)
 app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipe")

@@ -135,6 +135,7 @@ def adapted_base(folder: Path, *, name: str = "the adapter") -> str:
 def save_model(
     folder: Path, denoiser: Denoiser, tokenizer: PreTrainedTokenizerFast, diffusion: dict[str, Any],
     *, dtype: torch.dtype = torch.float32, state: Mapping[str, torch.Tensor] | None = None,
+    max_shard_size: str = MAX_SHARD_SIZE,
 ) -> None:  # fmt: skip
     """Write a plain checkpoint that ``AutoModelForMaskedLM.from_pretrained`` reads; it appears in one rename.
 
@@ -151,7 +152,7 @@ def save_model(
         config = denoiser.model.config
         old_dtype, config.dtype = config.dtype, dtype
         try:
-            denoiser.model.save_pretrained(draft, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
+            denoiser.model.save_pretrained(draft, state_dict=weights, max_shard_size=max_shard_size)
         finally:
             config.dtype = old_dtype
         tokenizer.save_pretrained(draft)

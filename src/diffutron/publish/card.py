@@ -1,0 +1,178 @@
+"""Model cards in English and Turkish; every number comes from a report that ``eval report`` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from diffutron.errors import DataError
+from diffutron.publish.source import Source
+
+CARD_RATE = 0.15
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card is written from.
+
+    Attributes:
+        name: what the model is called.
+        license: as Hugging Face abbreviates it.
+        repository: the hub id it will have, for the code examples; else the folder's name.
+        report: what ``eval report`` wrote; empty for a card without numbers.
+        is_adapter: whether the adapter is published alone.
+        limits: sentences about this model alone, beside the general ones.
+    """
+
+    name: str
+    license: str
+    repository: str
+    source: Source
+    report: dict[str, Any]
+    parameters: int
+    dtype: str
+    is_adapter: bool = False
+    limits: str = ""
+
+    def metadata(self) -> dict[str, Any]:
+        """For the hub's index of models."""
+        found: dict[str, Any] = {
+            "license": self.license, "language": "tr", "library_name": "diffutron", "pipeline_tag": "fill-mask",
+            "tags": ["masked-diffusion", "diffusion-language-model", "fill-mask"],
+        }  # fmt: skip
+        if self.source.base:
+            found["base_model"] = self.source.base
+            found["base_model_relation"] = "adapter" if self.is_adapter else "finetune"
+        if names := sorted(self.source.corpus.get("by_source", {})):
+            found["datasets"] = names
+        if self.report:
+            found["model-index"] = [{"name": self.name, "results": list(self._results())}]
+        return found
+
+    def _results(self) -> Iterator[dict[str, Any]]:
+        for each in self.report["sets"]:
+            score = _at_card_rate(each)
+            metrics = [
+                {"type": "perplexity", "name": "masked perplexity at 15 %", "value": round(score["perplexity"], 2)},
+                {"type": "accuracy", "name": "masked top-1 at 15 %", "value": round(score["top1"], 4)},
+                {"type": "bits_per_character", "name": "likelihood bound, bits per character",
+                 "value": round(each["bound"]["bits_per_character"], 3)},
+            ]  # fmt: skip
+            dataset = {"name": each["name"], "type": each["name"], "args": {"fingerprint": score["fingerprint"]}}
+            yield {"task": {"type": "fill-mask"}, "dataset": dataset, "metrics": metrics}
+
+    def english(self) -> str:
+        head = yaml.safe_dump(self.metadata(), allow_unicode=True, sort_keys=False)
+        return f"---\n{head}---\n{self._filled('en')}"
+
+    def turkish(self) -> str:
+        return self._filled("tr")
+
+    def _filled(self, language: str) -> str:
+        words = _WORDS[language]
+        template = files("diffutron.publish").joinpath(f"card.{language}.md").read_text(encoding="utf-8")
+        load = _LOAD_ADAPTER if self.is_adapter else _LOAD_MODEL
+        return template.format(**{
+            "name": self.name, "repository": self.repository, "parameters": f"{self.parameters / 1e6:.1f}",
+            "dtype": self.dtype, "license": self.license, "limits": self.limits,
+            "made": self._made(words), "numbers": self._numbers(words), "texts": self._texts(words),
+            "load": load.format(repository=self.repository, base=self.source.base),
+        })  # fmt: skip
+
+    def _made(self, words: dict[str, str]) -> str:
+        manifest = self.source.manifest
+        if not manifest:
+            return words["no manifest"]
+        parts = [words["trained"].format(
+            trainable=manifest["trainable_parameters"], parameters=manifest["parameters"],
+            precision=manifest.get("machine", {}).get("precision", "float32"),
+        )]  # fmt: skip
+        if self.source.base:
+            parts.append(words["adapter" if self.is_adapter else "merged"].format(base=self.source.base))
+        return " ".join(parts)
+
+    def _numbers(self, words: dict[str, str]) -> str:
+        if not self.report:
+            return words["no numbers"]
+        rows = [words["columns"], "|---|---|---|---|---|---|---|---|"]
+        for each in self.report["sets"]:
+            score, bound = _at_card_rate(each), each["bound"]
+            rows.append(
+                f"| {each['name']} | {score['perplexity']:.2f} | {score['low']:.2f} – {score['high']:.2f} | "
+                f"{100 * score['top1']:.1f} % | {bound['bits_per_character']:.3f} ± {bound['standard_error']:.3f} | "
+                f"{score['num_texts']:,} | {score['seed']} | {score['fingerprint']} |"
+            )
+        return "\n".join(rows)
+
+    def _texts(self, words: dict[str, str]) -> str:
+        corpus = self.source.corpus
+        if not corpus:
+            return words["no corpus"]
+        sizes = corpus.get("by_source", {})
+        rows = [words["sources"], "|---|---|", *(f"| {name} | {count:,} |" for name, count in sizes.items())]
+        licenses = ", ".join(f"{name} ({count:,})" for name, count in corpus.get("licenses", {}).items())
+        told = words["licenses"].format(licenses=licenses, fingerprint=corpus.get("fingerprint"))
+        return "\n".join([*rows, "", told])
+
+
+def check_report(report: dict[str, Any], *, parameters: int) -> None:
+    """
+    Raises:
+        DataError: it is no report of this model.
+    """
+    try:
+        found = int(report["num_parameters"])
+        for each in report["sets"]:
+            _at_card_rate(each)
+    except (KeyError, TypeError, ValueError, StopIteration):
+        raise DataError("the report is none that `diffutron eval report` wrote") from None
+    if found != parameters:
+        raise DataError(f"the report is of another model: it has {found:,} parameters, and this one {parameters:,}")
+
+
+def _at_card_rate(scores: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in scores["curve"] if each["mask_rate"] == CARD_RATE)
+    return found
+
+
+_LOAD_MODEL = """```python
+from transformers import pipeline
+
+fill = pipeline("fill-mask", model="{repository}")
+print(fill("Ankara, Türkiye'nin " + fill.tokenizer.mask_token + ".")[0])
+```"""
+_LOAD_ADAPTER = """```python
+from peft import PeftModel
+from transformers import AutoModelForMaskedLM
+
+base = AutoModelForMaskedLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{repository}")
+```"""
+
+_WORDS = {
+    "en": {
+        "no manifest": "How it was trained is not recorded.", "no numbers": "Nothing was measured.",
+        "trained": "{trainable:,} of {parameters:,} parameters were trained, in {precision}.",
+        "adapter": "It is a LoRA adapter of `{base}`.", "merged": "It is `{base}` with a LoRA adapter merged into it.",
+        "no corpus": "What it was trained on is not recorded.",
+        "columns": "| texts | masked perplexity, 15 % | 95 % interval | top-1 | bound, bits/character | n | seed "
+        "| data |",
+        "sources": "| source | documents |",
+        "licenses": "Licences of the records: {licenses}. Fingerprint of the corpus: {fingerprint}.",
+    },
+    "tr": {
+        "no manifest": "Nasıl eğitildiği kayıtlı değil.", "no numbers": "Ölçüm yapılmadı.",
+        "trained": "{parameters:,} parametrenin {trainable:,} kadarı {precision} ile eğitildi.",
+        "adapter": "`{base}` modelinin bir LoRA uyarlamasıdır.",
+        "merged": "`{base}` modeline bir LoRA uyarlaması katılarak elde edildi.",
+        "no corpus": "Neyle eğitildiği kayıtlı değil.",
+        "columns": "| metinler | % 15 maskede şaşkınlık | % 95 aralık | ilk sırada | sınır, bit/karakter | n | tohum "
+        "| veri |",
+        "sources": "| kaynak | belge |",
+        "licenses": "Kayıtların lisansları: {licenses}. Derlemin parmak izi: {fingerprint}.",
+    },
+}  # fmt: skip

@@ -1,0 +1,92 @@
+"""The folder that is published: weights, tokenizer, settings, cards, recipe and manifest, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffutron.errors import DataError, InputError
+from diffutron.model import load_model, save_model
+from diffutron.model.checkpoint import appearing, read_json, write_json
+from diffutron.publish.card import Card, check_report
+from diffutron.publish.scan import Finding, scan
+from diffutron.publish.source import Source
+
+_ABSOLUTE = re.compile(r"(?<![\w.])/(?:[\w.\-]+/)+([\w.\-]+)")
+
+
+def make_folder(
+    name: str, out: Path, *, license: str, report: dict[str, Any], dtype: str = "float16", adapter: bool = False,
+    title: str | None = None, repository: str | None = None, limits: str = "",
+) -> list[Finding]:  # fmt: skip
+    """Write what is to be published of a run, adapter or model; the folder appears whole.
+
+    Args:
+        report: what ``eval report`` measured of it; empty for a card without numbers.
+        adapter: publish the adapter alone, and not merged into its base.
+
+    Returns:
+        What must not be published, which the folder holds all the same: look, mend, and make it again.
+
+    Raises:
+        InputError: there is no adapter to publish alone, or ``out`` is not empty. ModelError: there is no such model.
+        DataError: the report is of another model.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} exists and is not empty; choose another folder")
+    source = Source.of(name)
+    if adapter and not source.is_adapter:
+        raise InputError(f"{name} is no adapter; leave out --adapter")
+    refuse(scan(source.weights, paths=False), source.weights)  # those are taken out
+    loaded = load_model(str(source.weights) if Path(name).exists() else name)
+    parameters = loaded.denoiser.num_parameters
+    if report:
+        check_report(report, parameters=parameters)
+    card = Card(
+        title or repository or Path(name).name, license, repository or out.name, source, report, parameters, dtype,
+        adapter, limits,
+    )  # fmt: skip
+    with appearing(out) as draft:
+        if adapter:
+            for each in sorted(source.weights.iterdir()):
+                if each.suffix in (".safetensors", ".json", ".jinja") and each.name != "training.json":
+                    shutil.copy(each, draft / each.name)
+            config = read_json(draft / "adapter_config.json")
+            write_json(draft / "adapter_config.json", {**config, "base_model_name_or_path": source.base})
+        else:
+            whole = draft / "model"
+            save_model(
+                whole, loaded.denoiser, loaded.tokenizer, loaded.diffusion, dtype=getattr(torch, dtype),
+                max_shard_size="5GB",
+            )  # fmt: skip
+            for each in whole.iterdir():
+                each.rename(draft / each.name)
+            whole.rmdir()
+        (draft / "README.md").write_text(card.english(), encoding="utf-8")
+        (draft / "README.tr.md").write_text(card.turkish(), encoding="utf-8")
+        if source.recipe is not None:
+            (draft / "recipe.yaml").write_text(_without_paths(source.recipe), encoding="utf-8")
+        if source.manifest:
+            text = json.dumps(source.manifest, ensure_ascii=False, indent=2) + "\n"
+            (draft / "training.json").write_text(_without_paths(text), encoding="utf-8")
+    return scan(out, training_texts=source.training_texts())
+
+
+def refuse(findings: list[Finding], folder: Path) -> None:
+    """
+    Raises:
+        DataError: there is something that must not be published.
+    """
+    if findings:
+        more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
+        raise DataError(f"{folder} must not be published: {findings[0]}{more}")
+
+
+def _without_paths(text: str) -> str:
+    """Absolute paths become the names at their ends."""
+    return _ABSOLUTE.sub(r"\1", text)

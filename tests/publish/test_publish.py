@@ -1,0 +1,314 @@
+"""What is published loads with transformers alone, cards say what was measured, and nothing harmful gets through."""
+
+import contextlib
+import gzip
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import load_file
+
+from diffutron.cli.main import main
+from diffutron.errors import DiffutronError, InputError
+from diffutron.model import add_lora, load_model, save_adapter
+from diffutron.model.lora import LoraSettings
+from diffutron.publish.folder import make_folder
+from diffutron.publish.scan import scan
+from diffutron.publish.upload import upload
+from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    return tiny_folder(tmp_path / "tiny")
+
+
+def report_of(model, **changes):
+    score = {"mask_rate": 0.15, "perplexity": 123.456, "low": 100.0, "high": 150.0, "top1": 0.1234, "num_texts": 7,
+             "seed": 0, "fingerprint": "0123456789abcdef"}  # fmt: skip
+    bound = {"bits_per_character": 2.345, "standard_error": 0.012}
+    parameters = load_model(str(model)).denoiser.num_parameters
+    return {"num_parameters": parameters, "sets": [{"name": "haber", "curve": [score], "bound": bound}], **changes}
+
+
+@pytest.fixture
+def publish(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def publish(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["diffutron", "publish", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        assert (stop.value.code or 0) == code, err
+        return out, err
+
+    return publish
+
+
+def test_the_folder_is_plain_and_loads_with_transformers_alone(model, tmp_path, publish):
+    (tmp_path / "report.json").write_text(json.dumps(report_of(model)))
+    publish("tiny", "--out", "out", "--license", "apache-2.0", "--report", "report.json", "--dtype", "float32")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"README.md", "README.tr.md", "config.json", "diffusion_config.json", "model.safetensors",
+                     "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
+    code = (
+        "import sys; from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline\n"
+        "model, tokenizer = (kind.from_pretrained('out') for kind in (AutoModelForMaskedLM, AutoTokenizer))\n"
+        "print(pipeline('fill-mask', model=model, tokenizer=tokenizer)('ev ' + tokenizer.mask_token)[0]['sequence'])\n"
+        "assert 'diffutron' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    one, other = (load_model(str(each)).denoiser.state_dict() for each in (model, tmp_path / "out"))
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_the_cards_quote_the_report_and_nothing_else(model, tmp_path):
+    make_folder(str(model), tmp_path / "out", license="mit", report=report_of(model), title="Deneme")
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert (head["license"], head["language"]) == ("mit", "tr")
+    [result] = head["model-index"][0]["results"]
+    assert [metric["value"] for metric in result["metrics"]] == [123.46, 0.1234, 2.345]
+    for text in (card, (tmp_path / "out" / "README.tr.md").read_text("utf-8")):
+        assert "| haber | 123.46 | 100.00 – 150.00 | 12.3 % | 2.345 ± 0.012 | 7 | 0 | 0123456789abcdef |" in text
+        assert "{" not in text.replace("{repository}", "x{") or "{" not in text
+    with pytest.raises(DiffutronError, match="of another model"):
+        make_folder(str(model), tmp_path / "no", license="mit", report=report_of(model, num_parameters=7))
+    with pytest.raises(DiffutronError, match="none that"):
+        make_folder(str(model), tmp_path / "no", license="mit", report={"sets": []})
+    assert not (tmp_path / "no").exists()
+
+
+def run_folder(tmp_path, model):
+    """A run with an adapter, as training leaves it, this machine's paths and all."""
+    denoiser = tiny_denoiser()
+    peft_model = add_lora(denoiser, LoraSettings(r=4, alpha=4), seed=0, base_name=str(model.resolve()))
+    with torch.no_grad():
+        for name, param in peft_model.named_parameters():
+            if "lora_B" in name:
+                param.add_(0.1)
+    run = tmp_path / "runs" / "deneme"
+    (run / "corpus").mkdir(parents=True)
+    save_adapter(run / "adapter", peft_model, {"format": 1, "learned_end": True})
+    (run / "run.json").write_text(json.dumps({
+        "command": ["/root/secret/diffutron"], "trainable_parameters": 5, "parameters": 10,
+        "machine": {"precision": "float32"}, "run_fingerprint": "x",
+    }))  # fmt: skip
+    (run / "recipe.yaml").write_text(
+        f"model: {model.resolve()}\ndata: {{build: {{sources: [{{path: /root/texts/a}}]}}}}\n"
+    )
+    report = {"by_source": {"haber": 7}, "licenses": {"CC0": 7}, "fingerprint": "abc"}
+    (run / "corpus" / "report.json").write_text(json.dumps(report))
+    with gzip.open(run / "corpus" / "train.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in TINY_TEXTS)
+    return run
+
+
+def test_a_run_is_published_merged_or_as_an_adapter_without_this_machines_paths(model, tmp_path):
+    run = run_folder(tmp_path, model)
+    assert make_folder(str(run), tmp_path / "whole", license="mit", report={}) == []
+    merged = load_model(str(tmp_path / "whole")).denoiser.state_dict()
+    wanted = load_model(str(run / "adapter")).denoiser.state_dict()
+    assert all(torch.allclose(merged[name], wanted[name], atol=1e-2) for name in wanted)
+    assert not all(
+        merged[name].equal(value.half().float()) for name, value in load_model(str(model)).denoiser.state_dict().items()
+    )
+    card = (tmp_path / "whole" / "README.md").read_text("utf-8")
+    assert "| haber | 7 |" in card
+    assert "a LoRA adapter merged into it" in card
+    for path in (tmp_path / "whole").iterdir():
+        assert b"/root" not in path.read_bytes(), path
+    make_folder(str(run), tmp_path / "adapter", license="mit", report={}, adapter=True)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny"
+    assert "PeftModel" in (tmp_path / "adapter" / "README.md").read_text("utf-8")
+    with pytest.raises(InputError, match="is no adapter"):
+        make_folder(str(model), tmp_path / "no", license="mit", report={}, adapter=True)
+
+
+def test_texts_of_the_training_set_in_a_card_are_found(model, tmp_path):
+    run = run_folder(tmp_path, model)
+    long = " ".join(TINY_TEXTS)
+    with gzip.open(run / "corpus" / "train.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.write(json.dumps({"text": long}, ensure_ascii=False))
+    [finding] = make_folder(str(run), tmp_path / "out", license="mit", report={}, limits=f"Örnek: {long[:120]}")[:1]
+    assert "holds text of the training set" in finding.what
+    assert finding.file in ("README.md", "README.tr.md")
+
+
+# Folders that mean harm
+
+
+class Bomb:
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.canary),))
+
+
+def bomb(canary):
+    return pickle.dumps(Bomb(str(canary)))
+
+
+def zipped(canary):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", bomb(canary))
+    return stream.getvalue()
+
+
+def write(name, content):
+    def harm(folder, canary):
+        data = content(canary) if callable(content) else content
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode("utf-8"))
+
+    return harm
+
+
+def config(**changes):
+    def harm(folder, canary):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return harm
+
+
+CODE = "import pathlib; pathlib.Path({!r}).touch()"
+HARM = {
+    **{f"pickle in {name}": write(name, bomb) for name in (
+        "pytorch_model.bin", "model.pt", "weights.pth", "optimizer.pkl", "x.pickle", "model.ckpt", "x.joblib",
+        "adapter_model.bin", "training_args.bin", "rng_state.pth", "x.npy", "notes.txt", "data.json", "tokens.md",
+    )},
+    **{f"archive in {name}": write(name, zipped) for name in (
+        "pytorch_model.bin", "x.npz", "notes.md", "x.zip", "a.json",
+    )},
+    **{f"code in {name}": write(name, lambda canary: CODE.format(str(canary))) for name in (
+        "modeling_x.py", "configuration_x.py", "setup.py", "x.sh", "x.so", "x.js", "x.pyc",
+    )},
+    "auto_map": config(auto_map={"AutoModelForMaskedLM": "modeling_x.M"}),
+    "auto_map elsewhere": config(auto_map={"AutoConfig": "evil/repo--configuration_x.C"}),
+    "auto_map deep": config(sub={"auto_map": {"AutoModel": "x.M"}}),
+    "trust_remote_code": config(trust_remote_code=True),
+    "custom pipelines": config(custom_pipelines={"x": {"impl": "x.P"}}),
+    "auto_map of the tokenizer": write("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["x.T", null]}}'),
+    "weights that are a pickle": write("model.safetensors", bomb),
+    "weights that are nothing": write("model.safetensors", b"\0" * 64),
+    "a link out": lambda folder, canary: (folder / "notes.txt").symlink_to("/etc/passwd"),
+    "a token": write("notes.md", "hf_" + "a" * 30), "a key": write("notes.md", "AKIA" + "A" * 16),
+    "a private key": write("k.txt", "-----BEGIN RSA PRIVATE KEY-----\n"),
+    "a password": write("x.yaml", "password: hunter2hunter2"),
+    "a credential": write("x.md", "https://a:bcd@example.org"),
+    "broken json": write("extra.json", "{"),
+}  # fmt: skip
+
+
+def test_there_are_enough_of_them():
+    assert len(HARM) >= 40
+
+
+@pytest.mark.parametrize("kind", HARM)
+def test_a_folder_that_means_harm_is_refused_and_its_code_never_runs(model, tmp_path, kind):
+    canary = tmp_path / "canary"
+    HARM[kind](model, canary)
+    assert scan(model), kind
+    with pytest.raises(DiffutronError) as error:
+        make_folder(str(model), tmp_path / "out", license="mit", report={})
+    assert "must not be published" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not canary.exists()
+    assert not (tmp_path / "out").exists()
+    # Loading it may work, where it is only clutter, but runs nothing either.
+    with contextlib.suppress(DiffutronError):
+        load_model(str(model))
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("path", ["/home/ayse/models/x", "/root/a/b", r"C:\\Users\\ayse", "/tmp/x/y"])
+def test_a_path_of_a_machine_is_found(model, path):
+    (model / "notes.md").write_text(f"from {path}, yesterday")
+    [finding] = scan(model)
+    assert "a path of a machine" in str(finding)
+    assert scan(model, paths=False) == []
+
+
+def test_an_innocent_folder_is_not_refused(model):
+    assert scan(model) == []
+
+
+# The command
+
+
+def test_a_dry_run_prints_the_tree_and_the_card_and_leaves_nothing(model, tmp_path, publish):
+    before = sorted(tmp_path.rglob("*"))
+    out, _ = publish("tiny", "--license", "mit", "--without-numbers", "--dry-run")
+    assert "model.safetensors" in out
+    assert "Nothing was measured." in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (["--out", "o", "--without-numbers"], "needs --license"),
+    (["--out", "o", "--license", "mit"], "needs measured numbers"),
+    (["--license", "mit", "--without-numbers"], "--out names"),
+    (["--out", "o", "--license", "mit", "--report", "nowhere"], "cannot be read"),
+    (["--out", "tiny", "--license", "mit", "--without-numbers"], "is not empty"),
+    (["--out", "o", "--license", "mit", "--without-numbers", "--dtype", "int8"], "--dtype is"),
+    (["--out", "o", "--license", "mit", "--without-numbers", "--to", "a/b", "--offline"], "--offline forbids"),
+])  # fmt: skip
+def test_what_is_missing_is_told_in_one_line(model, publish, options, told):
+    _, err = publish("tiny", *options, code=1)
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+class Hub:
+    """Enough of the hub's client: keeps what it is sent, and may break off."""
+
+    def __init__(self, fails_after=None):
+        self.files, self.fails_after, self.made = {}, fails_after, []
+
+    def create_repo(self, repository, *, private, exist_ok):
+        self.made.append((repository, private, exist_ok))
+
+    def get_paths_info(self, repository, paths):
+        import hashlib
+
+        return [SimpleNamespace(
+            path=name, size=len(data), lfs=SimpleNamespace(sha256=hashlib.sha256(data).hexdigest())
+            if name.endswith(".safetensors") else None,
+            blob_id=hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
+        ) for name, data in self.files.items() if name in paths]  # fmt: skip
+
+    def upload_file(self, *, path_or_fileobj, path_in_repo, repo_id, commit_message):
+        if self.fails_after is not None and len(self.files) >= self.fails_after:
+            self.fails_after = None
+            raise HfHubHTTPError(
+                "503 Service Unavailable", response=SimpleNamespace(headers={}, status_code=503, request=None)
+            )
+        self.files[path_in_repo] = Path(path_or_fileobj).read_bytes()
+
+
+def test_an_upload_that_broke_off_goes_on_where_it_stopped(model, tmp_path):
+    hub = Hub(fails_after=3)
+    names = sorted(path.name for path in model.iterdir())
+    with pytest.raises(InputError, match=r"could not be written.*goes on where it stopped"):
+        upload(model, "org/tiny", api=hub)
+    assert sorted(hub.files) == names[:3]
+    assert upload(model, "org/tiny", private=True, api=hub) == names[3:]
+    assert upload(model, "org/tiny", api=hub) == []
+    assert hub.made[1] == ("org/tiny", True, True)
+    (model / "config.json").write_text((model / "config.json").read_text() + "\n")
+    assert upload(model, "org/tiny", api=hub) == ["config.json"]
+    assert load_file(model / "model.safetensors")
