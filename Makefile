@@ -48,7 +48,7 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt models/mini/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffutron needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e models/mini -e ".[data,wiki,plot,eval,serve,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e models/mini -e ".[data,wiki,plot,eval,serve,onnx,dev]"
 	touch $@
 
 # The real Gemma 2 tokenizer, for the slow test of the published architecture. Never committed.

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -22,6 +23,7 @@ from diffutron.errors import DiffutronError, InputError
 from diffutron.model import add_lora, load_model, save_adapter
 from diffutron.model.lora import LoraSettings
 from diffutron.publish.folder import make_folder
+from diffutron.publish.onnx import export_onnx
 from diffutron.publish.scan import scan
 from diffutron.publish.upload import upload
 from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder
@@ -145,6 +147,22 @@ def test_texts_of_the_training_set_in_a_card_are_found(model, tmp_path):
     [finding] = make_folder(str(run), tmp_path / "out", license="mit", report={}, limits=f"Örnek: {long[:120]}")[:1]
     assert "holds text of the training set" in finding.what
     assert finding.file in ("README.md", "README.tr.md")
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta"])
+def test_onnx_is_the_same_network_for_any_batch_and_length(tmp_path, family):
+    denoiser = tiny_denoiser(family)
+    before = denoiser.hidden_states(torch.tensor([[5, 6, 7]]))
+    assert export_onnx(denoiser, tmp_path / "model.onnx") < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    ids = torch.randint(4, 50, (5, 33))
+    mask = torch.ones_like(ids)
+    mask[2, 11:] = 0
+    found = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
+    with torch.inference_mode():
+        expected = denoiser.model(input_ids=ids, attention_mask=mask).logits.numpy()
+    assert abs(found - expected)[mask.bool().numpy()].max() < 1e-4
+    assert denoiser.hidden_states(torch.tensor([[5, 6, 7]])).equal(before)  # and works on as it did
 
 
 # Folders that mean harm

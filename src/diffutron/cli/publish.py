@@ -23,6 +23,7 @@ def publish(
     without_numbers: Annotated[bool, typer.Option(help="A card that says that nothing was measured.")] = False,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float16",
     adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, not merged into its base.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add the network as model.onnx; needs diffutron[onnx].")] = False,
     name: Annotated[str | None, typer.Option(help="What the card calls it; the folder's name unless given.")] = None,
     limits: Annotated[str, typer.Option(help="Sentences about this model's own limits.")] = "",
     to: Annotated[str | None, typer.Option(help="Upload to this hub id (org/name) too.")] = None,
@@ -55,7 +56,7 @@ def publish(
         folder = Path(scratch) / (out.name if out else "published") if dry_run or out is None else out
         findings = make_folder(
             source, folder, license=license, report=measured, dtype=dtype, adapter=adapter, title=name,
-            repository=to, limits=limits,
+            repository=to, limits=limits, onnx=onnx,
         )  # fmt: skip
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         card = (folder / "README.md").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from diffutron.errors import DataError, InputError
 from diffutron.model import load_model, save_model
 from diffutron.model.checkpoint import appearing, read_json, write_json
 from diffutron.publish.card import Card, check_report
+from diffutron.publish.onnx import export_onnx
 from diffutron.publish.scan import Finding, scan
 from diffutron.publish.source import Source
 
@@ -22,13 +23,14 @@ _ABSOLUTE = re.compile(r"(?<![\w.])/(?:[\w.\-]+/)+([\w.\-]+)")
 
 def make_folder(
     name: str, out: Path, *, license: str, report: dict[str, Any], dtype: str = "float16", adapter: bool = False,
-    title: str | None = None, repository: str | None = None, limits: str = "",
+    title: str | None = None, repository: str | None = None, limits: str = "", onnx: bool = False,
 ) -> list[Finding]:  # fmt: skip
     """Write what is to be published of a run, adapter or model; the folder appears whole.
 
     Args:
         report: what ``eval report`` measured of it; empty for a card without numbers.
         adapter: publish the adapter alone, and not merged into its base.
+        onnx: add the network as ``model.onnx``, in float32.
 
     Returns:
         What must not be published, which the folder holds all the same: look, mend, and make it again.
@@ -67,6 +69,8 @@ def make_folder(
             for each in whole.iterdir():
                 each.rename(draft / each.name)
             whole.rmdir()
+        if onnx:
+            export_onnx(loaded.denoiser, draft / "model.onnx")
         (draft / "README.md").write_text(card.english(), encoding="utf-8")
         (draft / "README.tr.md").write_text(card.turkish(), encoding="utf-8")
         if source.recipe is not None:

@@ -12,7 +12,7 @@ from typing import Any
 TEXT_SUFFIXES = (".json", ".jsonl", ".md", ".txt", ".yaml", ".yml", ".jinja", ".cff", "")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 CODE = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".js", ".whl")
-ALLOWED = (".safetensors", *TEXT_SUFFIXES)
+ALLOWED = (".safetensors", ".onnx", *TEXT_SUFFIXES)
 RUN = 12
 """words in a row that show a text to come from the training set"""
 _CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code", "custom_generate")
