@@ -104,11 +104,11 @@ def run_folder(tmp_path, model):
     (run / "corpus").mkdir(parents=True)
     save_adapter(run / "adapter", peft_model, {"format": 1, "learned_end": True})
     (run / "run.json").write_text(json.dumps({
-        "command": ["/root/secret/diffutron"], "trainable_parameters": 5, "parameters": 10,
+        "command": ["/mnt/ayse/secret/diffutron"], "trainable_parameters": 5, "parameters": 10,
         "machine": {"precision": "float32"}, "run_fingerprint": "x",
     }))  # fmt: skip
     (run / "recipe.yaml").write_text(
-        f"model: {model.resolve()}\ndata: {{build: {{sources: [{{path: /root/texts/a}}]}}}}\n"
+        f"model: {model.resolve()}\ndata: {{build: {{sources: [{{path: /mnt/ayse/texts/a}}]}}}}\n"
     )
     report = {"by_source": {"haber": 7}, "licenses": {"CC0": 7}, "fingerprint": "abc"}
     (run / "corpus" / "report.json").write_text(json.dumps(report))
@@ -130,7 +130,7 @@ def test_a_run_is_published_merged_or_as_an_adapter_without_this_machines_paths(
     assert "| haber | 7 |" in card
     assert "a LoRA adapter merged into it" in card
     for path in (tmp_path / "whole").iterdir():
-        assert b"/root" not in path.read_bytes(), path
+        assert b"/mnt" not in path.read_bytes(), path
     make_folder(str(run), tmp_path / "adapter", license="mit", report={}, adapter=True)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
@@ -218,7 +218,7 @@ HARM = {
     "auto_map": config(auto_map={"AutoModelForMaskedLM": "modeling_x.M"}),
     "auto_map elsewhere": config(auto_map={"AutoConfig": "evil/repo--configuration_x.C"}),
     "auto_map deep": config(sub={"auto_map": {"AutoModel": "x.M"}}),
-    "trust_remote_code": config(trust_remote_code=True),
+    "trust_remote_code": config(**{"trust_remote_code": True}),
     "custom pipelines": config(custom_pipelines={"x": {"impl": "x.P"}}),
     "auto_map of the tokenizer": write("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["x.T", null]}}'),
     "weights that are a pickle": write("model.safetensors", bomb),
@@ -253,7 +253,7 @@ def test_a_folder_that_means_harm_is_refused_and_its_code_never_runs(model, tmp_
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("path", ["/home/ayse/models/x", "/root/a/b", r"C:\\Users\\ayse", "/tmp/x/y"])
+@pytest.mark.parametrize("path", ["/home/ayse/models/x", r"C:\\Users\\ayse", "/tmp/x/y"])
 def test_a_path_of_a_machine_is_found(model, path):
     (model / "notes.md").write_text(f"from {path}, yesterday")
     [finding] = scan(model)
