@@ -253,7 +253,7 @@ def test_a_folder_that_means_harm_is_refused_and_its_code_never_runs(model, tmp_
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("path", ["/home/ayse/models/x", r"C:\\Users\\ayse", "/tmp/x/y"])
+@pytest.mark.parametrize("path", ["/mnt/ayse/models/x", r"C:\\Users\\ayse", "/tmp/x/y"])
 def test_a_path_of_a_machine_is_found(model, path):
     (model / "notes.md").write_text(f"from {path}, yesterday")
     [finding] = scan(model)
