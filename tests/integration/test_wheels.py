@@ -58,7 +58,8 @@ def test_wheel_of_the_code_is_light_and_has_the_recipes(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert wheel.stat().st_size < 400_000
+    assert wheel.stat().st_size < 600_000
+    assert {"diffutron/serving/static/index.html", "diffutron/publish/card.tr.md"} <= set(names)
     assert "diffutron/recipes/cpt.yaml" in names
     assert "diffutron/py.typed" in names
     assert not [name for name in names if name.startswith("diffutron_mini")]
