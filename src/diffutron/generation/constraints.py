@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from diffutron.errors import InputError
 from diffutron.generation.automaton import Automaton, all_of, of_choices, of_lines, of_regex
@@ -161,7 +161,7 @@ def joint_automaton(constraints: Sequence[Constraint], alphabet: tuple[str, ...]
     return found.with_soft_spaces()
 
 
-@cache
+@lru_cache(maxsize=256)
 def _automaton_of(constraint: Constraint, alphabet: tuple[str, ...]) -> Automaton:
     return constraint.automaton(alphabet)
 

@@ -19,6 +19,7 @@ from diffutron.errors import DataError, InputError
 from diffutron.generation.canvas import Guide
 from diffutron.generation.constraints import Constraint, Regex, joint_automaton
 from diffutron.generation.reader import EXACT, DenoiserReader, Reader, ReaderSettings
+from diffutron.generation.recent import Recent
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
 from diffutron.generation.span_guide import PieceAutomaton, SpanGuide, surfaces
 from diffutron.generation.well_formed import WellFormed, word_judge
@@ -95,8 +96,8 @@ class Generator:
         self.end_id = codec.end_id if learned_end else None
         self.bias = generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id)
         self._reading, self._shortlist = reading, shortlist
-        self._forms: dict[tuple[float, Path | None], WellFormed] = {}
-        self._automata: dict[tuple[tuple[Constraint, ...], int | None], PieceAutomaton] = {}
+        self._forms = Recent[tuple[float, Path | None], WellFormed](8)
+        self._automata = Recent[tuple[tuple[Constraint, ...], int | None], PieceAutomaton](64)
 
     @classmethod
     def of(
@@ -195,13 +196,11 @@ class Generator:
         """
         if settings.well_formed == 0:
             return canvas
-        key = (settings.well_formed, settings.dictionary)
-        if key not in self._forms:
-            self._forms[key] = WellFormed(
-                self.codec, nats=settings.well_formed, vocabulary=len(self.bias),
-                is_well_spelled=word_judge(settings.dictionary),
-            )  # fmt: skip
-        return replace(canvas, guides=(*canvas.guides, self._forms[key]))
+        form = self._forms.get((settings.well_formed, settings.dictionary), lambda: WellFormed(
+            self.codec, nats=settings.well_formed, vocabulary=len(self.bias),
+            is_well_spelled=word_judge(settings.dictionary),
+        ))  # fmt: skip
+        return replace(canvas, guides=(*canvas.guides, form))
 
     def keep(
         self, constraints: Sequence[Constraint], where: Sequence[int], *, begins: bool | None = None,
@@ -225,13 +224,10 @@ class Generator:
     def pieces(self, constraints: Sequence[Constraint], *, may_end: bool = False) -> PieceAutomaton:
         """Accepts the rows of pieces whose text keeps the constraints; any text if there is none."""
         end_id = self.end_id if may_end else None
-        key = (tuple(constraints), end_id)
-        if key not in self._automata:
-            self._automata[key] = PieceAutomaton(
-                joint_automaton(constraints or [Regex("(?s:.*)")], self._alphabet), self.codec,
-                may_be_written=self.bias.numpy() > -np.inf, end_id=end_id,
-            )  # fmt: skip
-        return self._automata[key]
+        return self._automata.get((tuple(constraints), end_id), lambda: PieceAutomaton(
+            joint_automaton(constraints or [Regex("(?s:.*)")], self._alphabet), self.codec,
+            may_be_written=self.bias.numpy() > -np.inf, end_id=end_id,
+        ))  # fmt: skip
 
     @cached_property
     def _alphabet(self) -> tuple[str, ...]:
