@@ -1,10 +1,12 @@
 """Measure the embedded models, and write every number that the READMEs and the cards quote: ``make results``.
 
-    python scripts/make_results.py --data heldout [--max-texts 40] [--tables-only]
+    python scripts/make_results.py --data heldout [--max-texts 40] [--answers FILE] [--tables-only]
 
 Runs ``diffutron eval report`` for `mini`, with `mini-base` before it, on each file of ``--data`` that is named in SETS,
 keeps its JSON in ``docs/results/mini.json``, and rewrites what stands between ``<!-- results:NAME -->`` and
-``<!-- /results -->`` in the READMEs and the cards. An hour on two cores.
+``<!-- /results -->`` in the READMEs and the cards. With the held-out conversations of the run of
+``recipes/mini-instruct.yaml`` (``corpus/heldout.jsonl.gz``) it judges the answers of `mini-instruct` beside those of
+`mini`. An hour on two cores.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from diffutron.cli.evaluation_report import at_15
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = ROOT / "docs" / "results" / "mini.json"
+ANSWERS = ROOT / "docs" / "results" / "mini-instruct.json"
 CARDS = ROOT / "models" / "mini" / "src" / "diffutron_mini"
 SETS = {
     "wiki_exams_para": ("Wikipedia passages", "Vikipedi parçaları"),
@@ -36,11 +39,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout", help="the folder of held-out files")
     parser.add_argument("--max-texts", type=int, default=150)
+    parser.add_argument("--answers", type=Path, help="held-out conversations")
     parser.add_argument("--tables-only", action="store_true", help="from the numbers that lie there")
     options = parser.parse_args()
     if not options.tables_only:
         measure(options.data, options.max_texts)
+    if options.answers:
+        judge(options.answers)
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    if ANSWERS.exists():
+        numbers["answers"] = json.loads(ANSWERS.read_text(encoding="utf-8"))
     pages = [ROOT / "README.md", ROOT / "README.tr.md", *sorted(CARDS.glob("*/README.md"))]
     for page in pages:
         page.write_text(filled(page.read_text(encoding="utf-8"), numbers), encoding="utf-8")
@@ -55,6 +63,18 @@ def measure(data: Path, max_texts: int) -> None:
     subprocess.run(command, check=True)
     NUMBERS.parent.mkdir(exist_ok=True)
     NUMBERS.write_bytes((out / "report.json").read_bytes())
+
+
+def judge(conversations: Path) -> None:
+    command = [sys.executable, "-m", "diffutron", "eval", "chat", "--model", "mini-instruct", "--against", "mini",
+               "--data", str(conversations), "--source", "passages", "--limit", "300", "--json",
+               "--offline"]  # fmt: skip
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found["data"] = conversations.name
+    for own in found["models"].values():
+        own.pop("answers", None)  # they quote the passages
+    ANSWERS.parent.mkdir(exist_ok=True)
+    ANSWERS.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def filled(page: str, numbers: dict[str, Any]) -> str:
@@ -101,10 +121,30 @@ def card(numbers: dict[str, Any], *, side: str) -> str:
     return "\n".join(lines)
 
 
+def answers(numbers: dict[str, Any]) -> str:
+    """The answers of both models and of the baseline."""
+    found = numbers["answers"]
+    columns = {"exact": "exact", "f1": "F1 of words", "chrf": "chrF", "ended": "ended itself", "tagged": "with a tag",
+               "followed": "instructions followed"}  # fmt: skip
+    lines = [f"| answers of ({found['num']} questions) | {' | '.join(columns.values())} |", "|---" * 7 + "|"]
+    for name, own in found["models"].items():
+        lines.append(f"| {name} | {' | '.join(_share(own.get(column)) for column in columns)} |")
+    return "\n".join(
+        [*lines, "", f"Seed {found['seed']}, at most {found['max_new_tokens']} pieces; 95 % intervals over answers."]
+    )
+
+
+def _share(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    return f"{100 * found['value']:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+
+
 TABLES = {
     "comparison": comparison,
     "karsilastirma": lambda numbers: comparison(numbers, language=1),
     "mini": lambda numbers: card(numbers, side="curve"),
+    "mini_instruct": answers,
     "mini_base": lambda numbers: card(numbers, side="before"),
 }
 

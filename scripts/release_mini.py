@@ -1,6 +1,6 @@
-"""Put the results of two training runs into `models/mini`, with their recipes, manifests and cards.
+"""Put the results of training runs into `models/mini`, with their recipes, manifests and cards.
 
-    python scripts/release_mini.py --base runs/mini-base --adapter runs/mini
+    python scripts/release_mini.py --base runs/mini-base --adapter runs/mini --instruct runs/mini-instruct
     make results
 
 A run is copied as it was saved; nothing is converted. The cards name every source with its licence, from the corpus
@@ -27,25 +27,49 @@ ORIGINS = {
     "handbook; translated by people",
     "synthetic-essays": "ahmetax/Turkish-Text-Classification: essays written by Claude, Grok and Gemma, factually "
     "unreliable",
+    "passages": "THQuAD: questions over passages, answered by a span of the passage",
+    "exams": "EXAMS-QA: multiple-choice questions of school exams in Turkish",
+    "sentence-pairs": "STSb-TR and the Turkish part of the XNLI extension (machine-translated)",
 }
+
+HEADINGS = {"mini-instruct": "Answers to held-out questions over passages that it never saw"}
+REPEATED = {
+    "mini-instruct": "Again with `diffutron eval chat --data FILE --source passages`, on the run's held-out file."
+}
+PERPLEXITY_REPEATED = (
+    "A row alone with `diffutron eval ppl --model {name} --data FILE`. Comparable only between models with the same "
+    "tokenizer."
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--instruct", type=Path)
     options = parser.parse_args()
     if options.base:
         release(options.base, options.base / "model", "mini-base")
     if options.adapter:
-        release(options.adapter, options.adapter / "adapter", "mini")
+        release(options.adapter, options.adapter / "adapter", "mini", on="mini-base")
+    if options.instruct:
+        release(options.instruct, options.instruct / "adapter", "mini-instruct", on="mini")
 
 
-def release(run: Path, result: Path, name: str) -> None:
+def release(run: Path, result: Path, name: str, *, on: str | None = None) -> None:
+    """Copy a run's result.
+
+    Args:
+        on: the embedded model that an adapter was trained on, wherever that lay at the time.
+    """
     target = PACKAGE / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(result, target)
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+    if on is not None:
+        config = json.loads((target / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = on
+        (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
     manifest = json.loads((run / "run.json").read_text())
     manifest.pop("command")
@@ -79,7 +103,20 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any])
         "every parameter on 27 languages and a modest share of Turkish.",
         "mini": "A Turkish masked diffusion language model: `mini-base` adapted with LoRA (r = 64 on every attention "
         'and MLP linear). This folder holds the adapter, in PEFT\'s format; `diffutron.load("mini")` merges it.',
+        "mini-instruct": "`mini` taught to answer: a LoRA adapter (r = 64) trained on the answers of conversations in "
+        'the chat template of `chat_template.jinja`. `diffutron.load("mini-instruct")` merges it with `mini`\'s.',
     }[name]
+    limits = (
+        "It answers short questions over a short passage that is given with them; without one it makes facts up."
+        if name == "mini-instruct"
+        else "It is not instruction tuned."
+    )
+    measured = f"""## {HEADINGS.get(name, "Masked perplexity at 15 %, on texts held out of all training")}
+
+<!-- results:{name.replace("-", "_")} -->
+<!-- /results -->
+
+Measured on the files of this folder by `make results`. {REPEATED.get(name, PERPLEXITY_REPEATED.format(name=name))}"""
     return f"""---
 license: gpl-3.0
 language: {languages}
@@ -94,13 +131,7 @@ Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {prec
 float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,}
 parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.
 
-## Masked perplexity at 15 %, on texts held out of all training
-
-<!-- results:{name.replace("-", "_")} -->
-<!-- /results -->
-
-Measured on the files of this folder by `make results`; a row alone with
-`diffutron eval ppl --model {name} --data FILE`. Comparable only between models with the same tokenizer.
+{measured}
 
 ## Training texts
 
@@ -115,7 +146,7 @@ The encoder and the vocabulary come from multilingual-e5-small (MIT) through the
 ## Limits
 
 It is small and was trained briefly; it loses the thread after a sentence or two. Its facts are unreliable: part of its
-Turkish was written or translated by machines. It repeats the biases of its sources. It is not instruction tuned. Use it
+Turkish was written or translated by machines. It repeats the biases of its sources. {limits} Use it
 to learn, to test and to start from.
 
 ## Licence

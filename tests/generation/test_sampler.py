@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -150,6 +151,43 @@ def test_nothing_after_the_end_token_survives():
     without = Generator(denoiser, CODEC, learned_end=False)
     [completion] = without.complete([Request("ev", max_new_tokens=16)], SamplerSettings())
     assert completion.finish_reason == "length"
+
+
+class Recorder:
+    """A guide that keeps the logits it is shown, and changes nothing."""
+
+    def __init__(self):
+        self.seen = []
+
+    def adjust(self, logits, tokens, positions):
+        self.seen.append(logits.clone())
+
+    def admits(self, tokens, position, token):
+        return True
+
+
+def test_a_penalty_on_the_end_takes_nats_from_it_and_from_nothing_else():
+    def first_logits(penalty):
+        generator, recorder = Generator(tiny_denoiser(), CODEC, learned_end=True), Recorder()
+        canvas = replace(generator.canvas(Request("ev", max_new_tokens=8)), guides=(recorder,))
+        settings = SamplerSettings(end_penalty=penalty)
+        list(denoise(generator.reader, [canvas], settings, mask_id=CODEC.mask_id, end_id=CODEC.end_id))
+        return recorder.seen[0][1:]  # a text has a first token, whatever the penalty
+
+    taken = first_logits(0.0) - first_logits(2.5)
+    assert taken[:, CODEC.end_id].tolist() == pytest.approx([2.5] * 7, abs=1e-5)
+    taken[:, CODEC.end_id] = 0
+    assert not taken.nan_to_num(0.0).any()  # what is forbidden stays so
+
+
+def test_who_would_always_end_does_not_under_a_large_penalty_and_who_never_would_does_when_paid():
+    for bias, penalty, reason in ((6.0, 100.0, "length"), (-6.0, -100.0, "stop")):
+        denoiser = tiny_denoiser()
+        with torch.no_grad():
+            denoiser.model.cls.predictions.bias[CODEC.end_id] = bias
+        generator = Generator(denoiser, CODEC, learned_end=True)
+        [completion] = generator.complete([Request("ev", 16)], SamplerSettings(end_penalty=penalty))
+        assert completion.finish_reason == reason
 
 
 def test_no_ngram_is_generated_twice():

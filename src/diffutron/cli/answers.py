@@ -42,6 +42,7 @@ def chat(
     steps: Annotated[int | None, typer.Option(help="Denoiser calls an answer; one a token unless given.")] = None,
     block_length: Annotated[int, typer.Option(help="Tokens to a block.")] = 32,
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
+    end_penalty: Annotated[float, typer.Option(help="Nats against ending an answer; below 0, in favour.")] = 0.0,
     show: Annotated[int, typer.Option(min=0, help="Print so many answers.")] = 0,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -55,9 +56,8 @@ def chat(
     from diffutron.generation.sampler import SamplerSettings
     from diffutron.recipe import check
 
-    settings = check(
-        {"steps": steps, "block_length": block_length, "temperature": temperature}, SamplerSettings, place="eval chat"
-    )
+    sampler = {"steps": steps, "block_length": block_length, "temperature": temperature, "end_penalty": end_penalty}
+    settings = check(sampler, SamplerSettings, place="eval chat")
     conversations = []
     if data is not None:
         conversations = [each for each in read_conversations(data) if not source or each.source in source]

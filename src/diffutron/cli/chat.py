@@ -46,6 +46,7 @@ def chat(
     block_length: Annotated[int, typer.Option(help="Tokens to a block; blocks are filled left to right.")] = 32,
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.0,
+    end_penalty: Annotated[float, typer.Option(help="Nats against ending an answer; below 0, in favour.")] = 0.0,
     seed: SeedOption = 0,
     watch: WatchOption = False,
     fast: FastOption = False,
@@ -57,7 +58,7 @@ def chat(
 
     settings = {
         "steps": steps, "block_length": block_length, "temperature": temperature,
-        "repetition_penalty": repetition_penalty,
+        "repetition_penalty": repetition_penalty, "end_penalty": end_penalty,
     }  # fmt: skip
     talk = Talk(load(model, adapters=adapter or ()), system, template, max_new_tokens, settings, seed, watch, fast)
     for line in lines_of(sys.stdin.isatty() and not json):

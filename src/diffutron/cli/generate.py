@@ -45,6 +45,7 @@ def generate(
     ] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: repeat less.")] = 1.0,
     no_repeat_ngram: Annotated[int, typer.Option(help="No run of so many tokens twice; 0 allows it.")] = 0,
+    end_penalty: Annotated[float, typer.Option(help="Nats against ending the text; below 0, in favour.")] = 0.0,
     well_formed: Annotated[float, typer.Option(help="Above 0: nats against pieces that break a Turkish word.")] = 0.0,
     dictionary: Annotated[
         Path | None, typer.Option(metavar="FILE.dic", help="For --well-formed: a Hunspell dictionary.")
@@ -89,7 +90,7 @@ def generate(
         "steps": steps, "block_length": block_length, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "min_p": min_p, "order": order, "pace": pace, "revision": revision, "guidance": guidance,
         "well_formed": well_formed, "dictionary": str(dictionary) if dictionary else None,
-        "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
+        "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram, "end_penalty": end_penalty,
     }  # fmt: skip
     check(settings, SamplerSettings, place="generate")  # before the model is loaded
     wanted = {**dict.fromkeys(forbid or (), float("-inf")), **dict(map(_bias, bias or ()))}

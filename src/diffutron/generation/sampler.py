@@ -46,6 +46,8 @@ class SamplerSettings(Settings):
     """Divides the probability of tokens already generated."""
     no_repeat_ngram: int = Field(default=0, ge=0)
     """No run of so many tokens is generated twice; 0 allows it."""
+    end_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    """Nats taken from the end of a text wherever it may stand, against texts that end too early; below 0, given."""
     well_formed: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Nats taken from a piece that breaks a Turkish word: wrong harmony, d after p, a capital inside, a non-word."""
     dictionary: Path | None = None
@@ -309,6 +311,7 @@ class _Sampler:
             last_fixed = max(set(range(len(row.canvas.tokens))) - set(row.canvas.free), default=-1)
             early = [line for line, each in enumerate(row.window) if each == first_free or each < last_fixed]
             for column in self._columns([self.end_id]).tolist():
+                logits[:, column] -= settings.end_penalty
                 logits[early, column] = -torch.inf
         for guide in row.canvas.guides:
             guide.adjust(logits, self._known(row), row.window)

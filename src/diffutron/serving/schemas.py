@@ -47,6 +47,8 @@ class SamplerFields(Request):
     order: OrderName | None = None
     repetition_penalty: Annotated[Number, Field(ge=1, le=10)] | None = None
     no_repeat_ngram: Annotated[int, Field(ge=0, le=16)] | None = None
+    end_penalty: Annotated[Number, Field(ge=-100, le=100)] | None = None
+    """Nats taken from the end of a text; below 0, given."""
     well_formed: Annotated[Number, Field(ge=0, le=100)] | None = None
     guidance: Annotated[Number, Field(ge=0, le=10)] | None = None
 
