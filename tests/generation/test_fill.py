@@ -106,7 +106,8 @@ def test_pieces_fit_the_space_before_the_mask():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("Ankara", "no mask: 'Ankara'"), ("[MASK] " * 70, "reads at most 64"),
+    ("Ankara", "no mask: 'Ankara'"), ("[MASK] " * 70, "at most 64 together"),
+    ("ev " * 70 + "[MASK]", "reads at most 64"),
 ])  # fmt: skip
 def test_text_that_cannot_be_filled_is_refused(text, message):
     with pytest.raises(InputError, match=message):

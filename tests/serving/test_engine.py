@@ -2,10 +2,11 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-from diffutron.generation import Canvas, DenoisingStep, Generator, Request, SamplerSettings, denoise
+from diffutron.generation import DenoisingStep, Generator, Request, SamplerSettings, denoise
 from diffutron.serving.engine import Done, Draining, QueueFull, StepEngine, Ticket
 from diffutron.testing import tiny_codec, tiny_denoiser
 
@@ -43,6 +44,16 @@ class Listener:
     @property
     def last(self):
         return {event.row: event.tokens for event in self.events if isinstance(event, DenoisingStep)}
+
+
+class Broken:
+    """A guide with a fault."""
+
+    def adjust(self, logits, tokens, positions):
+        raise ValueError("broken guide")
+
+    def admits(self, tokens, position, token):
+        return True
 
 
 def handed(engine, **ticket):
@@ -83,21 +94,63 @@ def test_no_step_follows_the_one_in_which_a_ticket_was_cancelled(generator, engi
 
 def test_work_is_done_between_two_steps_and_its_error_is_its_own(generator, engine):
     _, writing = handed(engine, canvases=[generator.canvas(Request("ev", 40))], settings=SamplerSettings())
-    assert handed(engine, work=lambda: threading.current_thread().name)[1].wait().result == "diffutron-engine"
-    assert isinstance(handed(engine, work=lambda: 1 / 0)[1].wait().error, ZeroDivisionError)
+    assert handed(engine, work=lambda pause: threading.current_thread().name)[1].wait().result == "diffutron-engine"
+    assert isinstance(handed(engine, work=lambda pause: 1 / 0)[1].wait().error, ZeroDivisionError)
     assert writing.wait().error is None
 
 
+def test_texts_are_denoised_while_long_work_goes_on_and_who_has_gone_ends_it(generator, engine):
+    calls = []
+
+    def endless(pause):
+        while True:
+            calls.append(1)
+            pause()
+
+    work, told = handed(engine, work=endless)
+    _, writing = handed(engine, canvases=[generator.canvas(Request("ev", 40))], settings=SamplerSettings())
+    assert writing.wait().error is None
+    work.cancel()
+    assert handed(engine, work=lambda pause: "next")[1].wait().result == "next"
+    assert not told.events
+    seen = len(calls)
+    assert seen >= 40
+    time.sleep(0.03)
+    assert len(calls) == seen
+
+
+def test_a_step_that_fails_does_not_end_the_work_beside_it(generator, engine, caplog):
+    begun = threading.Event()
+
+    def work(pause):
+        for _ in range(200):
+            pause()
+            begun.set()
+            time.sleep(0.001)
+        return "done"
+
+    _, worked = handed(engine, work=work)
+    begun.wait(10)
+    canvas = replace(generator.canvas(Request("ev", 10)), guides=(Broken(),))
+    assert "broken guide" in str(handed(engine, canvases=[canvas])[1].wait().error)
+    assert worked.wait().result == "done"
+
+
+def test_work_that_does_not_end_does_not_keep_a_server_from_stopping(generator):
+    engine = StepEngine(generator.reader, mask_id=CODEC.mask_id)
+
+    def endless(pause):
+        while True:
+            pause()
+
+    _, told = handed(engine, work=endless)
+    engine.close(seconds=0.1)
+    assert isinstance(told.wait().error, Draining)
+
+
 def test_a_step_that_fails_ends_what_was_under_way_and_nothing_else(generator, engine, caplog):
-    class Broken:
-        def adjust(self, logits, tokens, positions):
-            raise ValueError("broken guide")
-
-        def admits(self, tokens, position, token):
-            return True
-
     canvas = generator.canvas(Request("ev", 10))
-    broken = Canvas(canvas.tokens, canvas.free, canvas.key, guides=(Broken(),))
+    broken = replace(canvas, guides=(Broken(),))
     assert "broken guide" in str(handed(engine, canvases=[broken])[1].wait().error)
     assert handed(engine, canvases=[canvas])[1].wait().error is None
     assert "a denoising step failed" in caplog.text
@@ -106,24 +159,24 @@ def test_a_step_that_fails_ends_what_was_under_way_and_nothing_else(generator, e
 def test_too_many_are_refused_and_a_draining_engine_takes_none(generator):
     engine = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_rows=1, max_waiting=2)
     hold = threading.Event()
-    handed(engine, work=hold.wait)
+    handed(engine, work=lambda pause: hold.wait())
     while engine.num_waiting:
         time.sleep(0.001)
     waiting = [handed(engine, canvases=[generator.canvas(Request("ev", 6))])[1] for _ in range(2)]
     with pytest.raises(QueueFull, match="2 requests wait already"):
-        handed(engine, work=lambda: 1)
+        handed(engine, work=lambda pause: 1)
     threading.Timer(0.2, hold.set).start()
     engine.close(seconds=20)
     assert all(each.wait().error is None for each in waiting)  # what was under way was finished
     with pytest.raises(Draining):
-        handed(engine, work=lambda: 1)
+        handed(engine, work=lambda pause: 1)
     assert not engine.is_alive
 
 
 def test_what_does_not_finish_in_time_is_told_so(generator):
     engine = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_rows=1, max_waiting=2)
     hold = threading.Event()
-    handed(engine, work=hold.wait)
+    handed(engine, work=lambda pause: hold.wait())
     _, left = handed(engine, canvases=[generator.canvas(Request("ev", 30))])
     threading.Timer(0.3, hold.set).start()
     engine.close(seconds=0)

@@ -4,6 +4,8 @@ import asyncio
 import copy
 import json
 import struct
+import threading
+import time
 from base64 import b64decode
 
 import httpx
@@ -12,6 +14,7 @@ import pytest
 from diffutron.generation import Generator, Request, SamplerSettings
 from diffutron.model import load_model
 from diffutron.serving.app import create_app
+from diffutron.serving.engine import StepEngine, Ticket
 from diffutron.serving.service import Service
 from diffutron.serving.settings import ServeSettings
 from diffutron.testing import TINY_TEXTS, tiny_folder
@@ -87,7 +90,7 @@ def test_completions_are_what_the_library_writes(post, loaded):
 @pytest.mark.parametrize(
     "sampler", [{"temperature": 0.9}, {"temperature": 0, "steps": 3}, {"order": "random", "block_length": 4}]
 )
-@pytest.mark.parametrize("stop", [None, "ev", ["r", "de"]])
+@pytest.mark.parametrize("stop", [None, "ev", ["r", "de"], "a stop that is longer than what there is at first"])
 def test_streams_only_grow_and_add_up_to_the_whole(post, events, sampler, stop):
     body = {"prompt": "evlerimizden", "max_tokens": 20, "n": 2, "seed": 5, "stop": stop, **sampler}
     whole = post("/v1/completions", body)
@@ -196,6 +199,9 @@ def test_the_server_says_how_it_is(app):
     assert "422" not in json.dumps(schema)
 
 
+MANY_LETTERS = ["".join("ev"[n >> bit & 1] for bit in range(6)) + "e" * 190 for n in range(64)]
+
+
 @pytest.mark.parametrize(("path", "body", "told"), [
     ("/v1/completions", {"promt": "x"}, "promt: is no field"), ("/v1/completions", {"max_tokens": 10**9}, "max_tokens"),
     ("/v1/completions", {"max_tokens": 0}, "max_tokens"), ("/v1/completions", {"n": 99}, "n:"),
@@ -207,7 +213,13 @@ def test_the_server_says_how_it_is(app):
     ("/v1/chat/completions", {"messages": []}, "messages"),
     ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "role"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "ev"}], "chat_template": "{{ 1 }}"}, "chat_t"),
-    ("/v1/infill", {"text": "[MASK:9999999]"}, "reads at most"), ("/v1/fill-mask", {"text": "ev"}, "no mask"),
+    ("/v1/infill", {"text": "[MASK:999999]"}, "reads at most"), ("/v1/fill-mask", {"text": "ev"}, "no mask"),
+    ("/v1/infill", {"text": "[MASK:400000000]"}, "longer than any"),
+    ("/v1/infill", {"text": "[MASK:999999]" * 9000 + "[MASK:?]"}, "reads at most"),
+    ("/v1/infill", {"text": f"[MASK:{'9' * 5000}]"}, "longer than any"),
+    ("/v1/infill", {"text": "[MASK]", "choices": {"1": ["ev"] * 65}}, "choices"),
+    ("/v1/infill", {"text": "[MASK]", "choices": {"1": MANY_LETTERS}}, "too many letters"),
+    ("/v1/fill-mask", {"text": "[MASK] " * 65}, "fill takes at most 64"),
     ("/v1/perplexity", {"text": ""}, "no text to measure"), ("/v1/perplexity", {"text": "ev", "draws": 3}, "draws"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(post, path, body, told):
@@ -216,7 +228,32 @@ def test_what_is_wrong_is_named(post, path, body, told):
     assert found["error"]["type"] == "invalid_request_error"
 
 
+def test_what_clients_leave_to_the_server_they_may_write_as_null(post):
+    body = {"prompt": "ev", "max_tokens": 8, "temperature": 0.5}
+    nulls = dict.fromkeys(["seed", "n", "stream", "stop", "top_p"])
+    assert post("/v1/completions", {**body, **nulls})["choices"] == post("/v1/completions", body)["choices"]
+
+
+def test_a_prompt_counts_once_and_what_is_hidden_not_at_all(post, events, loaded):
+    codec = TextCodec(loaded.tokenizer)
+    body = {"prompt": "evlerimizden", "max_tokens": 20, "seed": 5, "temperature": 0.9, "order": "random"}
+    given = 1 + len(codec.encode("evlerimizden"))
+    assert post("/v1/completions", {**body, "n": 3})["usage"]["prompt_tokens"] == given
+    stopped = {**body, "stop": ["r", "e"], "stream": True, "stream_options": {"include_usage": True}}
+    *_, last = events("/v1/completions", stopped)
+    whole = post("/v1/completions", body)["usage"]
+    assert last["usage"]["prompt_tokens"] == whole["prompt_tokens"] == given
+    assert 0 < last["usage"]["completion_tokens"] < whole["completion_tokens"]
+
+
+def test_one_model_is_told_by_its_name(app, service):
+    assert call(app, "GET", f"/v1/models/{service.name}").json()["id"] == service.name
+    assert call(app, "GET", "/v1/models/gpt-4").status_code == 404
+    assert call(app, "POST", "/v1/nothing", json={}).status_code == 404
+
+
 def test_another_model_is_not_found(post):
+    post("/v1/embeddings", {"model": "gpt-4", "input": "ev"}, status=404)
     assert (
         "is not served here"
         in post("/v1/completions", {"model": "gpt-4", "prompt": "ev"}, status=404)["error"]["message"]
@@ -311,6 +348,58 @@ def test_a_request_that_takes_too_long_is_given_up(service, post):
     assert "not finished after 0.01 seconds" in found.json()["error"]["message"]
     post("/v1/completions", {"prompt": "ev", "max_tokens": 2})
     assert service.engine.num_active == 0
+
+
+def test_a_stream_that_takes_too_long_ends_with_the_reason(service):
+    app = guarded(service, request_seconds=0.05)
+    body = {"prompt": "ev", "max_tokens": 60, "n": 8, "stream": True, "diffusing": True, "order": "random"}
+    found = call(app, "POST", "/v1/completions", json=body)
+    *_, told, end = [line for line in found.text.split("\n\n") if line]
+    assert end == "data: [DONE]"
+    assert "not finished after 0.05 seconds" in told
+    assert service.engine.num_active == 0 or not time.sleep(0.2)
+    assert service.engine.num_active == 0
+
+
+def test_a_stream_is_refused_like_any_request_when_too_many_wait(service):
+    other = copy.copy(service)
+    other.engine = StepEngine(service.generator.reader, mask_id=service.codec.mask_id, max_waiting=1)
+    hold = threading.Event()
+    for _ in range(2):
+        other.engine.hand_in(Ticket(lambda event: None, work=lambda pause: hold.wait(20)))
+        time.sleep(0.05)
+    app, body = create_app(other), {"prompt": "ev", "max_tokens": 4, "stream": True}
+    try:
+        for path, more in (("/v1/completions", {}), ("/v1/completions", {"diffusing": True})):
+            found = call(app, "POST", path, json={**body, **more})
+            assert found.status_code == 429
+            assert found.headers["retry-after"] == "1"
+    finally:
+        hold.set()
+    other.engine.close(seconds=5)
+    assert call(app, "POST", "/v1/completions", json=body).status_code == 503
+
+
+def test_a_fault_in_a_stream_or_a_route_is_told_and_counted(service, monkeypatch, caplog):
+    app = create_app(service)
+    monkeypatch.setattr("diffutron.generation.frames.Frames.frame", lambda self, step: 1 / 0)
+    found = call(
+        app, "POST", "/v1/completions", json={"prompt": "ev", "max_tokens": 4, "stream": True, "diffusing": True}
+    )
+    assert "an error of the server" in found.text
+    assert found.text.endswith("data: [DONE]\n\n")
+    monkeypatch.setattr(service.codec, "encode", lambda text: 1 / 0)
+    assert call(app, "POST", "/tokenize", json={"text": "ev"}).status_code == 500
+    assert 'diffutron_requests_total{route="/tokenize",status="500"}' in call(app, "GET", "/metrics").text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_behind_a_proxy_with_a_key_the_servers_own_name_does_not_matter(service):
+    app, key = guarded(service, key="çok gizli anahtar"), "çok gizli anahtar".encode()
+    headers = {b"authorization": b"Bearer " + key, b"host": b"diller.example", b"origin": b"https://diller.example"}
+    assert call(app, "GET", "/v1/models", headers=headers).status_code == 200
+    headers[b"origin"] = b"https://evil.example"
+    assert call(app, "GET", "/v1/models", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/../pyproject.toml", "/%2e%2e/app.py", "/..%2fapp.py", "/app.py", "/.git/config"])

@@ -18,7 +18,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Where to listen; elsewhere than on this machine, a key is needed.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000,
     key_file: Annotated[
         Path | None, typer.Option(help="A file with the key that requests must bear; or set DIFFUTRON_KEY.")
     ] = None,

@@ -94,19 +94,16 @@ def ask(
 
     Args:
         micro_batch_tokens: how many tokens go through the model at a time.
-        on_progress: is told how many questions are begun, and of how many.
+        on_progress: is told, after every call of the model, how many questions are begun, and of how many.
     """
     # Neighbours of one length share a call of the attention kernel.
     order = sorted(range(len(questions)), key=lambda index: -len(questions[index].ids))
 
-    def stream() -> Iterator[tuple[int, Look]]:
-        for done, index in enumerate(order, start=1):
-            for look in hiding.looks(questions[index], codec, seed):
-                yield index, look
-            on_progress(done, len(order))
-
-    for batch in _filled(stream(), micro_batch_tokens):
+    places = {index: place for place, index in enumerate(order, start=1)}
+    looks = ((index, look) for index in order for look in hiding.looks(questions[index], codec, seed))
+    for batch in _filled(looks, micro_batch_tokens):
         yield from _answers(denoiser, questions, batch)
+        on_progress(places[batch[-1][0]], len(order))
 
 
 def _filled(looks: Iterable[tuple[int, Look]], most: int) -> Iterator[list[tuple[int, Look]]]:

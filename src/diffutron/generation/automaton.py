@@ -170,7 +170,11 @@ def of_regex(pattern: str, alphabet: tuple[str, ...]) -> Automaton:
 
 
 def of_choices(choices: Iterable[str], alphabet: tuple[str, ...]) -> Automaton:
-    """These texts and no other; a choice with a character that is not there is left out."""
+    """These texts and no other; a choice with a character that is not there is left out.
+
+    Raises:
+        InputError: they are too many.
+    """
     columns = {char: number for number, char in enumerate(alphabet)}
     rows, accepts = [dict[int, int](), dict[int, int]()], [False, False]
     for choice in choices:
@@ -182,6 +186,8 @@ def of_choices(choices: Iterable[str], alphabet: tuple[str, ...]) -> Automaton:
                 rows[state][columns[char]] = len(rows)
                 rows.append({})
                 accepts.append(False)
+                if len(rows) > MAX_STATES:
+                    raise InputError(f"the choices have too many letters to be kept: more than {MAX_STATES:,}")
             state = rows[state][columns[char]]
         accepts[state] = True
     table = np.zeros((len(rows), len(alphabet)), dtype=np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,17 +108,21 @@ class Chat:
         except ValueError as error:
             raise InputError(f"the conversation cannot be answered: {error}") from None
         opening = list(turns[:1]) if turns[0].role == "system" else []
-        spoken, forgotten = list(turns[len(opening) :]), 0
+        spoken = list(turns[len(opening) :])
         room = self.generator.denoiser.max_positions - max_new_tokens
-        while len(self.format.encode([*opening, *spoken], ask=True).ids) > room:
-            if len(spoken) == 1:
-                raise InputError(
-                    f"the question does not fit: the model reads {self.generator.denoiser.max_positions} tokens, of "
-                    f"which {max_new_tokens} are for the answer; shorten it or lower --max-new-tokens"
-                )
-            del spoken[:2]
-            forgotten += 2
-        return [*opening, *spoken], forgotten
+
+        def fits(dropped: int) -> bool:
+            return len(self.format.encode([*opening, *spoken[2 * dropped :]], ask=True).ids) <= room
+
+        # Every pair that goes makes the rest shorter.
+        pairs = range((len(spoken) - 1) // 2 + 1)
+        dropped = bisect_left(pairs, True, key=fits)
+        if dropped == len(pairs):
+            raise InputError(
+                f"the question does not fit: the model reads {self.generator.denoiser.max_positions} tokens, of "
+                f"which {max_new_tokens} are for the answer; shorten it or lower --max-new-tokens"
+            )
+        return [*opening, *spoken[2 * dropped :]], 2 * dropped
 
 
 def turns_of_messages(messages: str | Sequence[Mapping[str, Any]]) -> list[Turn]:

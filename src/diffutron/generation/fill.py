@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,11 @@ from diffutron.errors import InputError
 from diffutron.generation.template import MASK, Template, check_length, parse_template
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
+
+MAX_MASKS = 64
+"""more of them are no question of the best way to fill all, but a text to be generated"""
+_CALL_TOKENS = 4096
+"""tokens in one call of the model"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class _Beam:
 
 def fill(
     denoiser: Denoiser, codec: TextCodec, text: str, *, top_k: int = 5, beams: int = 16,
-    targets: Sequence[str] | None = None, max_pieces: int = 1,
+    targets: Sequence[str] | None = None, max_pieces: int = 1, on_call: Callable[[], None] = lambda: None,
 ) -> list[Filled]:  # fmt: skip
     """The most probable ways to fill every ``[MASK]`` in ``text``, best first.
 
@@ -50,16 +55,21 @@ def fill(
         targets: rank these words for the text's one mask, of however many pieces, and nothing else.
         max_pieces: fill the text's one mask with whole words of up to so many pieces. The score of a word is its
             probability among those of its length; lengths count as equally likely.
+        on_call: called after every call of the model.
 
     Raises:
-        InputError: no mask, too many tokens, ``top_k`` below 1, or several masks where one is wanted.
+        InputError: no mask or too many, too many tokens, ``top_k`` below 1, or several masks where one is wanted.
     """
     if top_k < 1:
         raise InputError(f"--top-k must be at least 1, not {top_k}")
     if max_pieces < 1:
         raise InputError(f"a word has at least 1 piece, not {max_pieces}")
     template = parse_template(text, gap=MASK)
-    search = _Search(denoiser, codec, template, max(beams, top_k))
+    if len(template.lengths) > MAX_MASKS:
+        raise InputError(
+            f"the text has {len(template.lengths)} masks; fill takes at most {MAX_MASKS} together, infill takes more"
+        )
+    search = _Search(denoiser, codec, template, max(beams, top_k), on_call)
     if targets is None and max_pieces == 1:
         return search.pieces()[:top_k]
     if len(template.lengths) > 1:
@@ -74,6 +84,7 @@ class _Search:
     codec: TextCodec
     template: Template
     width: int
+    on_call: Callable[[], None]
 
     def pieces(self) -> list[Filled]:
         """A piece for each mask."""
@@ -111,9 +122,12 @@ class _Search:
         for _ in masks:
             # Two orders may reach one fill; the better way to it stays.
             best: dict[tuple[int, ...], _Beam] = {}
-            for beam in _expand(self.denoiser, front, masks, allowed, self.width):
-                if beam.ids not in best or beam.log_prob > best[beam.ids].log_prob:
-                    best[beam.ids] = beam
+            rows = max(1, _CALL_TOKENS // len(ids))
+            for start in range(0, len(front), rows):
+                for beam in _expand(self.denoiser, front[start : start + rows], masks, allowed, self.width):
+                    if beam.ids not in best or beam.log_prob > best[beam.ids].log_prob:
+                        best[beam.ids] = beam
+                self.on_call()
             front = sorted(best.values(), key=lambda beam: (-beam.log_prob, beam.ids))[: self.width]
         return [self._read(beam, gaps) for beam in front]
 

@@ -17,7 +17,7 @@ from diffutron.generation.generate import Generator
 from diffutron.generation.reader import Look
 from diffutron.generation.sampler import SamplerSettings, denoise
 from diffutron.generation.span_guide import SpanGuide
-from diffutron.generation.template import Template, check_length, parse_template
+from diffutron.generation.template import Row, Template, check_length, parse_template
 
 MAX_GAP = 16
 """the longest that a gap of unknown length can be, in pieces"""
@@ -94,20 +94,38 @@ class Infiller:
         canvases = [self.generator.guided(canvas, settings) for canvas in found]
         yield from denoise(self.generator.reader, canvases, settings, mask_id=self.generator.codec.mask_id)
 
-    def lengths(self) -> tuple[int, ...]:
+    def lengths(self, on_look: Callable[[], None] = lambda: None) -> tuple[int, ...]:
         """How many pieces each gap gets; open ones are chosen one after another.
 
         A gap is tried at every length that its constraints allow, and the one at which the model is surest of what
         stands there, before anything does, is taken (as in CAL, arXiv:2602.00476): the lowest mean entropy.
+
+        Args:
+            on_look: called after every call of the model.
+
+        Raises:
+            InputError: no length suits a gap.
         """
         asked = self.template.lengths
+        self._row([length or 1 for length in asked])
         found = [length if length is not None else USUAL_GAP for length in asked]
         for number, length in enumerate(asked):
             if length is None:
-                found[number] = self._best_length(found, number)
+                found[number] = self._best_length(found, number, on_look)
         return tuple(found)
 
-    def _best_length(self, lengths: Sequence[int], number: int) -> int:
+    def _row(self, lengths: Sequence[int]) -> Row:
+        """
+        Raises:
+            InputError: the text is too long.
+        """
+        most = self.generator.denoiser.max_positions
+        check_length(sum(lengths) + 2, most)  # before a row of any length is made
+        row = self.template.row(self.generator.codec, lengths)
+        check_length(len(row.ids), most)
+        return row
+
+    def _best_length(self, lengths: Sequence[int], number: int, on_look: Callable[[], None]) -> int:
         codec, reader = self.generator.codec, self.generator.reader
         tried, looks = list[int](), list[Look]()
         for length in range(1, self.max_gap + 1):
@@ -125,6 +143,7 @@ class Infiller:
         for look in looks:
             entropies.append(float(Beliefs(reader.read([look])).entropy.mean()))
             reader.forget(look.row)
+            on_look()
         return tried[int(np.argmin(entropies))]
 
     def _can_be(self, number: int, length: int) -> bool:
@@ -141,11 +160,19 @@ class Infiller:
         Raises:
             InputError: the text is too long, or a constraint cannot be kept.
         """
-        row = self.template.row(self.generator.codec, lengths)
-        check_length(len(row.ids), self.generator.denoiser.max_positions)
+        row = self._row(lengths)
         guides = tuple(self._guide(number, where) for number, where in enumerate(row.gaps))
         free = tuple(sorted(position for gap in row.gaps for position in gap))
         return Canvas(row.ids, free, key=(self.seed, text_digest(self.text), sample), guides=guides)
+
+    def build(self) -> None:
+        """Make now what keeps the constraints, which takes time and does not need the model.
+
+        Raises:
+            InputError: a constraint cannot be kept, or is of no gap of the text.
+        """
+        for number in range(len(self.template.lengths)):
+            self.generator.pieces(self.constraints.get(number + 1, ()))
 
     @cached_property
     def template(self) -> Template:

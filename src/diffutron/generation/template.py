@@ -14,6 +14,9 @@ MASK = re.compile(r"\[MASK\]|<mask>")
 GAP = re.compile(r"\[MASK(?::(?P<length>\d+|\?))?\]|<mask>")
 
 
+_MOST_DIGITS = 6
+
+
 class Row(NamedTuple):
     """A row of ids with the mask id in its gaps."""
 
@@ -64,6 +67,8 @@ def parse_template(text: str, *, gap: re.Pattern[str] = GAP) -> Template:
     for found in gap.finditer(text):
         parts.append(text[end : found.start()])
         length = found.groupdict().get("length")
+        if length is not None and len(length) > _MOST_DIGITS:
+            raise InputError(f"[MASK:{length[:9]}…] is longer than any model reads")
         lengths.append(1 if length is None else None if length == "?" else int(length))
         # Gaps that follow each other directly continue one word.
         before = parts[-1]

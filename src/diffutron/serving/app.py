@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 
 from diffutron.errors import InputError
+from diffutron.serving.engine import Pause
 from diffutron.serving.errors import add_error_handlers
 from diffutron.serving.guards import Guard, Scope
 from diffutron.serving.metrics import Metrics
@@ -32,12 +33,12 @@ from diffutron.serving.schemas import (
     PerplexityRequest,
     TokenizeRequest,
 )
-from diffutron.serving.service import Service, Writing
+from diffutron.serving.service import Service, TookTooLong, Writing
 from diffutron.serving.streams import (
     ChatShape,
     CompletionShape,
+    EventStream,
     diffusing,
-    event_stream,
     failure,
     growing,
     last_steps,
@@ -91,7 +92,7 @@ def create_app(service: Service) -> Guard:
     async def docs() -> HTMLResponse:
         return HTMLResponse(reference_page(app.openapi()))
 
-    app.mount("/", StaticFiles(directory=str(files("diffutron.serving").joinpath("static")), html=True), name="page")
+    _add_page(app)
     _without_422(app)
 
     def count(scope: Scope, status: int, seconds: float) -> None:
@@ -101,18 +102,27 @@ def create_app(service: Service) -> Guard:
     return Guard(app, settings, count)
 
 
+def _add_page(app: FastAPI) -> None:
+    page = StaticFiles(directory=str(files("diffutron.serving").joinpath("static")))
+    for path, name in (("/", "index.html"), ("/app.js", "app.js"), ("/style.css", "style.css")):
+
+        async def show(request: HttpRequest, name: str = name) -> Response:
+            return await page.get_response(name, request.scope)
+
+        app.add_route(path, show, methods=["GET", "HEAD"], include_in_schema=False)
+
+
 def _add_openai_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", tags=["openai"])
     async def models() -> dict[str, Any]:
         """The one model that is served."""
-        card = {
-            "id": service.name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "diffutron",
-            "context": service.context,
-        }
-        return {"object": "list", "data": [card]}
+        return {"object": "list", "data": [_model_card(service)]}
+
+    @app.get("/v1/models/{name:path}", tags=["openai"])
+    async def model(name: str) -> dict[str, Any]:
+        """It, by its name."""
+        _check_name(service, name)
+        return _model_card(service)
 
     @app.post("/v1/completions", tags=["openai"])
     async def completions(asked: CompletionRequest, request: HttpRequest) -> Response:
@@ -151,8 +161,9 @@ def _add_openai_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/embeddings", tags=["openai"])
     async def embeddings(asked: EmbeddingsRequest, request: HttpRequest) -> dict[str, Any]:
         """The mean of the last layer over each text; experimental."""
+        _check_name(service, asked.model)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        vectors, tokens = await _unless_gone(service, request, service.work(lambda: service.embed(texts)))
+        vectors, tokens = await _unless_gone(service, request, service.work(lambda pause: service.embed(texts, pause)))
         data = [{"object": "embedding", "index": place, "embedding": _packed(vector, asked.encoding_format)}
                 for place, vector in enumerate(vectors)]  # fmt: skip
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -164,25 +175,23 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
     async def infill(asked: InfillRequest, request: HttpRequest) -> Response:
         """Fill the gaps of a text together."""
 
-        def make() -> Writing:
-            choices = {int(gap): words for gap, words in asked.choices.items()}
-            return service.infilling(asked.text, asked.n, asked.max_gap, choices, asked.seed, asked.sampler())
-
-        # How long open gaps are is a question to the model, and so is asked between two steps.
-        writing = await _unless_gone(service, request, service.work(make))
+        choices = {int(gap): words for gap, words in asked.choices.items()}
+        making = service.infilling(asked.text, asked.n, asked.max_gap, choices, asked.seed, asked.sampler())
+        writing = await _unless_gone(service, request, making)
+        steps = service.begin(writing)
         if asked.stream:
-            return event_stream(diffusing(service, writing, {"object": "infill.step"}))
-        last = await _unless_gone(service, request, last_steps(service, writing))
-        choices = [
+            return EventStream(diffusing(service.codec, writing, steps, {"object": "infill.step"}), steps)
+        last = await _unless_gone(service, request, last_steps(steps))
+        found = [
             {"index": number, "text": writing.read(number, step)[0], **failure(step)}
             for number, step in sorted(last.items())
         ]
-        return JSONResponse({"object": "infill", "model": service.name, "choices": choices, **writing.extra})
+        return JSONResponse({"object": "infill", "model": service.name, "choices": found, **writing.extra})
 
     @app.post("/v1/fill-mask", tags=["diffusion"])
     async def fill_mask(asked: FillRequest, request: HttpRequest) -> dict[str, Any]:
         """The most probable ways to fill every ``[MASK]``, best first."""
-        work = service.work(lambda: service.fill(asked.text, asked.top_k, asked.targets))
+        work = service.work(lambda pause: service.fill(asked.text, asked.top_k, asked.targets, pause))
         return {"model": service.name, "ways": await _unless_gone(service, request, work)}
 
     @app.post("/v1/perplexity", tags=["diffusion"])
@@ -192,9 +201,11 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         if asked.words and len(texts) > 1:
             raise InputError("words go with one text")
 
-        def do() -> dict[str, Any]:
-            found = service.perplexity(texts, asked.mask_rate, asked.draws, asked.seed)
-            return {**found, "words": service.words(texts[0])} if asked.words else found
+        question = service.question(texts[0]) if asked.words else None
+
+        def do(pause: Pause) -> dict[str, Any]:
+            found = service.perplexity(texts, asked.mask_rate, asked.draws, asked.seed, pause)
+            return found if question is None else {**found, "words": service.words(question, pause)}
 
         return {"model": service.name, **await _unless_gone(service, request, service.work(do))}
 
@@ -213,28 +224,40 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         return {"text": service.codec.decode(asked.tokens)}
 
 
+def _model_card(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.name, "object": "model", "created": 0, "owned_by": "diffutron", "context": service.context,
+    }  # fmt: skip
+
+
+def _check_name(service: Service, name: str | None) -> None:
+    if name not in (None, service.name):
+        raise HTTPException(404, f"the model {name!r} is not served here; {service.name!r} is")
+
+
 async def _written(
     service: Service, request: HttpRequest, asked: OpenAIFields, make: Callable[[], Writing], shape: CompletionShape
 ) -> Response:
     """A text, whole or as it comes."""
-    if asked.model is not None and asked.model != service.name:
-        raise HTTPException(404, f"the model {asked.model!r} is not served here; {service.name!r} is")
-    writing = await service.prepare(make)
+    _check_name(service, asked.model)
+    writing = await _unless_gone(service, request, service.prepare(make))
+    steps = service.begin(writing)
     if asked.stream and asked.diffusing:
-        return event_stream(diffusing(service, writing, {**shape.head, "object": "diffusion.step"}))
+        head = {**shape.head, "object": "diffusion.step"}
+        return EventStream(diffusing(service.codec, writing, steps, head), steps)
     if asked.stream:
         usage = bool(asked.stream_options and asked.stream_options.get("include_usage"))
-        return event_stream(growing(service, writing, asked.stops, shape, usage=usage))
-    last = await _unless_gone(service, request, last_steps(service, writing))
-    choices, tokens = [], 0
+        mask_id = service.codec.mask_id
+        return EventStream(growing(writing, steps, asked.stops, shape, mask_id=mask_id, usage=usage), steps)
+    last = await _unless_gone(service, request, last_steps(steps))
+    choices = []
     for number, step in sorted(last.items()):
         text, ended = writing.read(number, step)
         text, stopped = until(text, asked.stops)
-        tokens += len(step.tokens)
-        choices.append(shape.choice(number, text, "stop" if ended or stopped else "length"))
-    usage_body = usage_of(writing, tokens)
-    body = {**shape.head, "object": shape.whole, "choices": choices, "usage": usage_body, **writing.extra}
-    return JSONResponse(body)
+        choice = shape.choice(number, text, "stop" if ended or stopped else "length")
+        choices.append({**choice, **failure(step)})
+    usage_body = usage_of(writing, last, service.codec.mask_id)
+    return JSONResponse({**shape.head, "object": shape.whole, "choices": choices, "usage": usage_body, **writing.extra})
 
 
 async def _unless_gone(service: Service, request: HttpRequest, work: Awaitable[T]) -> T:
@@ -249,7 +272,7 @@ async def _unless_gone(service: Service, request: HttpRequest, work: Awaitable[T
             return task.result()
         if gone in done:
             raise HTTPException(499, "the client has gone")
-        raise HTTPException(503, f"not finished after {service.settings.request_seconds:g} seconds")
+        raise TookTooLong(service.settings.request_seconds)
     finally:
         for each in (task, gone):
             each.cancel()

@@ -1,7 +1,8 @@
 """The one thread that uses the model: requests join and leave between denoising steps.
 
-A request is a ticket with one or more canvases, or a piece of other work (a score, a fill) that is done between two
-steps. Whoever hands a ticket in hears of every step through a callback, on the engine's thread, and may cancel.
+A request is a ticket with one or more canvases, or a piece of other work (a score, a fill) that lets the canvases take
+a step after each of its own calls of the model. Whoever hands a ticket in hears of every step through a callback, on
+the engine's thread, and may cancel.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Draining(DiffutronError):
     """The server is about to stop and takes nothing new."""
 
 
+class _Cancelled(Exception):
+    """Whoever asked for the work has gone."""
+
+
 @dataclass(frozen=True)
 class Done:
     """A ticket is over.
@@ -45,6 +50,8 @@ class Done:
 
 
 Event = DenoisingStep | Done
+Pause = Callable[[], None]
+"""what a piece of work calls after every call of the model: canvases take a step, and cancelled work ends here"""
 
 
 @dataclass(eq=False)
@@ -55,7 +62,7 @@ class Ticket:
     canvases: Sequence[Canvas] = ()
     settings: SamplerSettings = field(default_factory=SamplerSettings)
     end_id: int | None = None
-    work: Callable[[], Any] | None = None
+    work: Callable[[Pause], Any] | None = None
     is_cancelled: bool = False
     waiting: deque[int] = field(default_factory=deque)
     """canvases that have not joined yet"""
@@ -87,7 +94,8 @@ class StepEngine:
         """by the engine's row"""
         self._numbers = itertools.count()
         self._wake = threading.Condition()
-        self._is_draining = self._is_closed = False
+        self._denoising = Denoising(reader, mask_id=mask_id)
+        self._is_draining = self._is_closed = self._is_working = False
         self.steps = self.tokens = 0
         """denoiser calls, and tokens committed, since the start"""
         self._thread = threading.Thread(target=self._run, name="diffutron-engine", daemon=True)
@@ -128,7 +136,7 @@ class StepEngine:
             self._is_draining = True
             self._wake.notify()
         end = time.monotonic() + seconds
-        while (self._arrived or self._active) and time.monotonic() < end:
+        while (self._arrived or self._active or self._is_working) and time.monotonic() < end:
             time.sleep(0.02)
         with self._wake:
             self._is_closed = True
@@ -138,76 +146,87 @@ class StepEngine:
     # On the engine's thread
 
     def _run(self) -> None:
-        denoising = Denoising(self._reader, mask_id=self._mask_id)
         while True:
             with self._wake:
                 while not (self._arrived or self._active or self._is_closed):
                     self._wake.wait()
                 if self._is_closed:
                     break
-            try:
-                self._leave(denoising)
-                self._join(denoising)
-                if denoising:
-                    self._step(denoising)
-            except Exception as error:  # whatever it was, the next request must find an engine
-                log.exception("a denoising step failed")
-                self._give_up(error)
-                denoising = Denoising(self._reader, mask_id=self._mask_id)
+                work = next((each for each in self._arrived if each.work is not None), None)
+                if work is not None:
+                    self._arrived.remove(work)
+                    self._is_working = True
+            if work is not None:
+                self._do(work)
+            self._turn()
         self._give_up(Draining("the server is shutting down"))
 
-    def _leave(self, denoising: Denoising) -> None:
+    def _turn(self) -> None:
+        """Let canvases leave and join, and all of them take a step."""
+        try:
+            self._leave()
+            self._join()
+            if self._denoising:
+                self._step()
+        except Exception as error:  # whatever it was, the next request must find an engine
+            log.exception("a denoising step failed")
+            self._give_up(error)
+            self._denoising = Denoising(self._reader, mask_id=self._mask_id)
+
+    def _leave(self) -> None:
         for row, ticket in list(self._active.items()):
             if ticket.is_cancelled:
-                denoising.remove(row)
+                self._denoising.remove(row)
                 del self._active[row], ticket.rows[row]
         with self._wake:
             for ticket in [each for each in self._arrived if each.is_cancelled]:
                 self._arrived.remove(ticket)
 
-    def _join(self, denoising: Denoising) -> None:
-        """Work is done at once, one piece between two steps; canvases join while there is room."""
-        while True:
+    def _join(self) -> None:
+        """First come, first served, while there is room."""
+        while len(self._active) < self.max_rows:
             with self._wake:
-                if not self._arrived:
-                    return
-                ticket = self._arrived[0]
-                if ticket.work is None and len(self._active) >= self.max_rows:
-                    # Work does not wait for rows.
-                    ticket = next((each for each in self._arrived if each.work is not None), ticket)
-                    if ticket.work is None:
-                        return
-                if ticket.work is not None:
-                    self._arrived.remove(ticket)
-            if ticket.work is not None:
-                self._do(ticket)
+                ticket = next((each for each in self._arrived if each.work is None), None)
+            if ticket is None:
                 return
             while ticket.waiting and len(self._active) < self.max_rows:
-                self._admit(denoising, ticket)
+                self._admit(ticket)
             if not ticket.waiting:
                 with self._wake:
                     self._arrived.remove(ticket)
                 if ticket.is_over:
                     ticket.tell(Done())
 
-    def _admit(self, denoising: Denoising, ticket: Ticket) -> None:
+    def _admit(self, ticket: Ticket) -> None:
         number, row = ticket.waiting.popleft(), next(self._numbers)
-        before = len(denoising)
-        denoising.add(row, ticket.canvases[number], ticket.settings, end_id=ticket.end_id)
-        if len(denoising) > before:  # else there was nothing to fill
+        before = len(self._denoising)
+        self._denoising.add(row, ticket.canvases[number], ticket.settings, end_id=ticket.end_id)
+        if len(self._denoising) > before:  # else there was nothing to fill
             ticket.rows[row], self._active[row] = number, ticket
 
     def _do(self, ticket: Ticket) -> None:
         assert ticket.work is not None
-        try:
-            done = Done(ticket.work())
-        except Exception as error:
-            done = Done(error=error)
-        ticket.tell(done)
 
-    def _step(self, denoising: Denoising) -> None:
+        def pause() -> None:
+            self._turn()
+            if ticket.is_cancelled:
+                raise _Cancelled
+            if self._is_closed:
+                raise Draining("the server is shutting down")
+
+        try:
+            if not ticket.is_cancelled:
+                ticket.tell(Done(ticket.work(pause)))
+        except _Cancelled:
+            pass
+        except Exception as error:
+            ticket.tell(Done(error=error))
+        finally:
+            self._is_working = False
+
+    def _step(self) -> None:
         self.steps += 1
-        for step in denoising.step():
+        for step in self._denoising.step():
             ticket = self._active[step.row]
             self.tokens += len(step.committed)
             number = ticket.rows[step.row]

@@ -12,9 +12,11 @@ from starlette.exceptions import HTTPException
 
 from diffutron.errors import DataError, DiffutronError, InputError, RecipeError
 from diffutron.serving.engine import Draining, QueueFull
+from diffutron.serving.service import TookTooLong
 
 log = logging.getLogger(__name__)
 
+BROKEN = "an error of the server; its log says more"
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -28,7 +30,7 @@ def status_of(error: Exception) -> int:
     """The HTTP status of an error."""
     if isinstance(error, QueueFull):
         return 429
-    if isinstance(error, Draining):
+    if isinstance(error, Draining | TookTooLong):
         return 503
     return 400 if isinstance(error, InputError | RecipeError | DataError) else 500
 
@@ -61,4 +63,4 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.error("a request failed", exc_info=error)
-        return JSONResponse(error_body("an error of the server; its log says more", 500), status_code=500)
+        return JSONResponse(error_body(BROKEN, 500), status_code=500)

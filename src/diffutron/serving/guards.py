@@ -52,27 +52,32 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
+        try:
+            await self._answer(scope, receive, watched)
+        finally:
+            self.on_response(scope, answered[0], time.monotonic() - begun)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         refusal = self._refusal(scope["path"], headers)
         if refusal is not None:
-            await _refuse(watched, *refusal)
+            await _refuse(send, *refusal)
+            return
+        try:
+            body = await asyncio.wait_for(self._body(headers, receive), self.settings.body_seconds)
+        except TimeoutError:
+            await _refuse(send, 408, f"the body was not there after {self.settings.body_seconds:g} seconds")
+            return
+        if body is None:
+            await _refuse(send, 413, f"the body is above {self.settings.max_body_bytes:,} bytes")
         else:
-            try:
-                body = await asyncio.wait_for(self._body(headers, receive), self.settings.body_seconds)
-            except TimeoutError:
-                await _refuse(watched, 408, f"the body was not there after {self.settings.body_seconds:g} seconds")
-            else:
-                if body is None:
-                    await _refuse(watched, 413, f"the body is above {self.settings.max_body_bytes:,} bytes")
-                else:
-                    await self.app(scope, _again(body, receive), watched)
-        self.on_response(scope, answered[0], time.monotonic() - begun)
+            await self.app(scope, _again(body, receive), send)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         settings = self.settings
         host = headers.get(b"host", b"").decode("latin-1")
-        if settings.host in LOOPBACK and _name_of(host) not in LOOPBACK:
-            # A page elsewhere whose name was made to lead here would be let in by its browser.
+        if settings.key is None and _name_of(host) not in LOOPBACK:
+            # A page elsewhere whose name was made to lead here would be let in by its browser. It has no key.
             return 403, f"this server answers to {', '.join(LOOPBACK)}, not to {host[:80]!r}"
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").partition("://")[2] != host:

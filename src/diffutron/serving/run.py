@@ -28,8 +28,9 @@ def serve(settings: ServeSettings) -> None:
     """
     _check_free(settings)
     os.environ[_SETTINGS] = settings.model_dump_json()
+    address = "127.0.0.1" if settings.host == "localhost" else settings.host  # granian takes addresses only
     server = Granian(
-        f"{__name__}:create", factory=True, interface=Interfaces.ASGI, address=settings.host, port=settings.port,
+        f"{__name__}:create", factory=True, interface=Interfaces.ASGI, address=address, port=settings.port,
         workers=1, loop=Loops.asyncio, log_access=False, websockets=False, log_level=LogLevels.warning,
         http1_settings=HTTP1Settings(header_read_timeout=int(settings.header_seconds * 1000)),
         workers_kill_timeout=int(settings.drain_seconds) + 10,

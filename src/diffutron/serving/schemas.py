@@ -23,6 +23,7 @@ def _whole(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_whole), Field(max_length=MAX_CHARACTERS)]
 Line = Annotated[str, AfterValidator(_whole), Field(max_length=200)]
+Choices = Annotated[list[Line], Field(min_length=1, max_length=64)]
 GapNumber = Annotated[str, Field(pattern=r"^[1-9][0-9]?$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -73,6 +74,12 @@ class OpenAIFields(SamplerFields):
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     logit_bias: Annotated[dict[Line, float], Field(max_length=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_nothing(cls, given: Any) -> Any:
+        """Clients write out what they leave to the server."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
     @property
     def stops(self) -> list[str]:
@@ -149,7 +156,9 @@ class InfillRequest(SamplerFields):
     text: Text
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     max_gap: int = Field(default=16, ge=1, le=64)
-    choices: Annotated[dict[GapNumber, Annotated[list[Line], Field(min_length=1)]], Field(max_length=32)] = {}
+    choices: Annotated[
+        dict[GapNumber, Annotated[list[Line], Field(min_length=1, max_length=64)]], Field(max_length=32)
+    ] = {}
     """Of each gap by its number from 1, what may stand there."""
     stream: bool = False
     """The whole canvas after every step."""

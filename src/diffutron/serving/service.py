@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 
-from diffutron.errors import DataError, InputError
+from diffutron.errors import DataError, DiffutronError, InputError
 from diffutron.evaluation.bound import likelihood_bound
 from diffutron.evaluation.hiding import OneAtATime
 from diffutron.evaluation.perplexity import masked_perplexity
-from diffutron.evaluation.questions import ask, ask_for_texts
+from diffutron.evaluation.questions import Question, ask, ask_for_texts
 from diffutron.generation import (
     EXACT,
     FAST,
@@ -33,12 +34,21 @@ from diffutron.generation.generate import Request
 from diffutron.generation.template import Template
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
-from diffutron.serving.engine import Done, StepEngine, Ticket
+from diffutron.serving.engine import Done, Pause, QueueFull, StepEngine, Ticket
 from diffutron.serving.settings import ServeSettings
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.instructions import ChatSettings
 
 T = TypeVar("T")
+_CALL_TOKENS = 1024
+"""tokens of a score in one call of the model: so long does a step of the texts beside it wait"""
+
+
+class TookTooLong(DiffutronError):
+    """A request was not finished in the time that the server gives it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not finished after {seconds:g} seconds")
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Writing:
 
     Attributes:
         read: the text of canvas ``number`` as far as it stands, and whether the model ended it.
-        num_given: tokens that were given, over all canvases.
+        num_given: tokens that were given; those of a prompt count once, however many texts follow it.
         extra: what a reply says beside its texts.
     """
 
@@ -72,7 +82,8 @@ class Service:
             self.generator.reader, mask_id=self.codec.mask_id, max_rows=settings.max_rows,
             max_waiting=settings.max_waiting,
         )  # fmt: skip
-        self._preparing = threading.Lock()
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="diffutron-prepare")
+        self._num_preparing = 0
 
     @property
     def name(self) -> str:
@@ -82,14 +93,20 @@ class Service:
     def context(self) -> int:
         return self.generator.denoiser.max_positions
 
-    # Preparing: beside the engine, one at a time, since the generator remembers what it made.
+    # Preparing: beside the engine, one request at a time
 
     async def prepare(self, make: Callable[[], T]) -> T:
-        def locked() -> T:
-            with self._preparing:
-                return make()
-
-        return await asyncio.to_thread(locked)
+        """
+        Raises:
+            QueueFull: too many requests are to be prepared. Whatever ``make`` raises.
+        """
+        if self._num_preparing >= self.settings.max_waiting:
+            raise QueueFull(f"{self.settings.max_waiting} requests wait already; try again later")
+        self._num_preparing += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._preparing, make)
+        finally:
+            self._num_preparing -= 1
 
     def continuation(
         self, prompts: Sequence[str], n: int, max_tokens: int, seed: int, given: dict[str, Any]
@@ -113,25 +130,22 @@ class Service:
             lambda number, step: (infiller.read((max_tokens,), step).gaps[0], False), writing.num_given, {},
         )  # fmt: skip
 
-    def infilling(
+    async def infilling(
         self, text: str, n: int, max_gap: int, choices: dict[int, list[str]], seed: int, given: dict[str, Any]
     ) -> Writing:
-        """A text with gaps; how long the open ones are is found out first, which asks the model: engine's work."""
-        with self._preparing:
-            return self._open_infilling(text, n, max_gap, choices, seed, given)
-
-    def _open_infilling(
-        self, text: str, n: int, max_gap: int, choices: dict[int, list[str]], seed: int, given: dict[str, Any]
-    ) -> Writing:
+        """A text with gaps; how long the open ones are is found out first, which asks the model."""
+        settings = check(given, SamplerSettings, place="the request")
         kept = {gap: (Choice(tuple(words)),) for gap, words in choices.items()}
         infiller = Infiller(self.generator, text, kept, seed, max_gap)
-        return self._infilling(infiller, check(given, SamplerSettings, place="the request"), infiller.lengths(), n)
+        await self.prepare(infiller.build)
+        lengths = await self.work(infiller.lengths)
+        return await self.prepare(lambda: self._infilling(infiller, settings, lengths, n))
 
     def _infilling(self, infiller: Infiller, settings: SamplerSettings, lengths: tuple[int, ...], n: int) -> Writing:
         canvases = [self.generator.guided(infiller.canvas(lengths, sample), settings) for sample in range(n)]
         return Writing(
             canvases, settings, None, lambda number, step: (infiller.read(lengths, step).text, False),
-            sum(len(each.tokens) - len(each.free) for each in canvases), {"lengths": list(lengths)},
+            _num_given(canvases[0]), {"lengths": list(lengths)},
         )  # fmt: skip
 
     def answer(
@@ -155,33 +169,23 @@ class Service:
         canvases = [generator.guided(generator.canvas(request), settings) for request in requests]
         return Writing(
             canvases, settings, generator.end_id, lambda number, step: read(generator.read(requests[number], step)),
-            sum(len(each.tokens) - len(each.free) for each in canvases), extra or {},
+            sum(_num_given(canvas) for request, canvas in zip(requests, canvases, strict=True) if request.sample == 0),
+            extra or {},
         )  # fmt: skip
 
     # With the engine
 
-    async def steps(self, writing: Writing) -> AsyncGenerator[DenoisingStep]:
-        """Every step of every canvas; leaving the loop cancels what is left.
-
-        Raises:
-            QueueFull: too many requests wait. DiffutronError: the engine stops.
+    def begin(self, writing: Writing) -> Steps:
         """
-        queue, tell = _mailbox()
+        Raises:
+            QueueFull: too many requests wait. Draining: the server stops.
+        """
+        mailbox, tell = _mailbox()
         ticket = self.engine.hand_in(Ticket(tell, writing.canvases, writing.settings, writing.end_id))
-        try:
-            while True:
-                event = await queue.get()
-                if isinstance(event, DenoisingStep):
-                    yield event
-                elif event.error is not None:
-                    raise event.error
-                else:
-                    return
-        finally:
-            ticket.cancel()
+        return Steps(ticket, mailbox, self.settings.request_seconds)
 
-    async def work(self, do: Callable[[], T]) -> T:
-        """Something else that needs the model, between two steps.
+    async def work(self, do: Callable[[Pause], T]) -> T:
+        """Something else that needs the model; texts are denoised between its calls.
 
         Raises:
             QueueFull: too many requests wait. Whatever ``do`` raises.
@@ -198,30 +202,41 @@ class Service:
         result: T = done.result
         return result
 
-    # Work
+    # Work: ``pause`` is called after every call of the model
 
-    def fill(self, text: str, top_k: int, targets: Sequence[str] | None) -> list[dict[str, Any]]:
-        found = fill_masks(self.generator.denoiser, self.codec, text, top_k=top_k, targets=targets)
+    def fill(self, text: str, top_k: int, targets: Sequence[str] | None, pause: Pause) -> list[dict[str, Any]]:
+        found = fill_masks(self.generator.denoiser, self.codec, text, top_k=top_k, targets=targets, on_call=pause)
         return [{"text": way.text, "score": way.score, "tokens": list(way.tokens)} for way in found]
 
-    def perplexity(self, texts: Sequence[str], mask_rate: float, draws: int, seed: int) -> dict[str, Any]:
+    def perplexity(self, texts: Sequence[str], mask_rate: float, draws: int, seed: int, pause: Pause) -> dict[str, Any]:
         """Masked perplexity, none where chance hides nothing of a short text, and the likelihood bound with its
         standard error."""
-        denoiser, masked = self.generator.denoiser, None
-        bound = likelihood_bound(denoiser, self.codec, texts, num_draws=draws, seed=seed)
+        denoiser, codec, masked = self.generator.denoiser, self.codec, None
+        calls: dict[str, Any] = {"micro_batch_tokens": _CALL_TOKENS, "on_progress": lambda done, total: pause()}
+        bound = likelihood_bound(denoiser, codec, texts, num_draws=draws, seed=seed, **calls)
         with contextlib.suppress(DataError):
-            masked = masked_perplexity(denoiser, self.codec, texts, mask_rate=mask_rate, seed=seed).as_dict()
+            masked = masked_perplexity(denoiser, codec, texts, mask_rate=mask_rate, seed=seed, **calls).as_dict()
         return {"masked": masked, "bound": bound.as_dict()}
 
-    def words(self, text: str) -> list[dict[str, Any]]:
-        """Each word with the nats of its pieces, each hidden alone."""
-        denoiser, codec = self.generator.denoiser, self.codec
-        read = ask_for_texts([text], codec, max_tokens=self.context)
+    def question(self, text: str) -> Question:
+        """A text that is asked word by word.
+
+        Raises:
+            InputError: it is too long. DataError: it is empty.
+        """
+        read = ask_for_texts([text], self.codec, max_tokens=self.context)
         if len(read.questions) > 1:
             raise InputError(f"words are for texts of at most {self.context} tokens")
-        [question] = read.questions
+        return read.questions[0]
+
+    def words(self, question: Question, pause: Pause) -> list[dict[str, Any]]:
+        """Each word with the nats of its pieces, each hidden alone."""
+        codec = self.codec
         nats = dict.fromkeys(range(len(question.ids)), 0.0)
-        answers = ask(denoiser, codec, read.questions, OneAtATime(), seed=0)
+        answers = ask(
+            self.generator.denoiser, codec, [question], OneAtATime(), seed=0, micro_batch_tokens=_CALL_TOKENS,
+            on_progress=lambda done, total: pause(),
+        )  # fmt: skip
         places = [place for place in range(len(question.ids)) if question.is_asked[place]]
         for place, answer in zip(places, answers, strict=True):
             nats[place] = answer.nats
@@ -237,7 +252,7 @@ class Service:
         return words
 
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+    def embed(self, texts: Sequence[str], pause: Pause) -> tuple[list[list[float]], int]:
         """The mean of the last layer over each text's pieces, and how many tokens were read."""
         denoiser, codec, tokens = self.generator.denoiser, self.codec, 0
         found, device = list[list[float]](), next(denoiser.parameters()).device
@@ -245,7 +260,44 @@ class Service:
             ids = [codec.start_id, *codec.encode(text)[: self.context - 2], codec.end_id]
             found.append(denoiser.hidden_states(torch.tensor([ids], device=device))[0].mean(dim=0).tolist())
             tokens += len(ids)
+            pause()
         return found, tokens
+
+
+class Steps:
+    """The denoising of a writing that was handed in: every step of every canvas.
+
+    Raises:
+        TookTooLong: while iterated. DiffutronError: the engine stops.
+    """
+
+    def __init__(self, ticket: Ticket, mailbox: asyncio.Queue[DenoisingStep | Done], seconds: float) -> None:
+        self._ticket, self._mailbox, self._seconds = ticket, mailbox, seconds
+        self._end = time.monotonic() + seconds
+
+    def close(self) -> None:
+        """No step follows the one under way."""
+        self._ticket.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[DenoisingStep]:
+        try:
+            while True:
+                try:
+                    event = await asyncio.wait_for(self._mailbox.get(), max(0.0, self._end - time.monotonic()))
+                except TimeoutError:
+                    raise TookTooLong(self._seconds) from None
+                if isinstance(event, DenoisingStep):
+                    yield event
+                elif event.error is not None:
+                    raise event.error
+                else:
+                    return
+        finally:
+            self.close()
+
+
+def _num_given(canvas: Canvas) -> int:
+    return len(canvas.tokens) - len(canvas.free)
 
 
 def _mailbox() -> tuple[asyncio.Queue[DenoisingStep | Done], Callable[[DenoisingStep | Done], None]]:

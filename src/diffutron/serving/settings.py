@@ -20,7 +20,7 @@ class ServeSettings(Settings):
     """LoRA adapters on top of it, the first lowest."""
     host: str = "127.0.0.1"
     """Where it listens; elsewhere than on this machine only with a key."""
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=1, le=65535)
     """Its port."""
     key: str | None = Field(default=None, min_length=8)
     """What every request but those for health must bear as a bearer token."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from diffutron.errors import DiffutronError
 from diffutron.generation import DenoisingStep
 from diffutron.generation.frames import Frames
-from diffutron.serving.errors import error_body, status_of
-from diffutron.serving.service import Service, Writing
+from diffutron.serving.errors import BROKEN, error_body, status_of
+from diffutron.serving.service import Steps, Writing
+from diffutron.tokens.codec import TextCodec
+
+log = logging.getLogger(__name__)
 
 
 class CompletionShape:
@@ -48,40 +53,45 @@ class ChatShape(CompletionShape):
         return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": None}
 
 
-async def last_steps(service: Service, writing: Writing) -> dict[int, DenoisingStep]:
+async def last_steps(steps: Steps) -> dict[int, DenoisingStep]:
     last: dict[int, DenoisingStep] = {}
-    async with contextlib.aclosing(service.steps(writing)) as steps:
+    with contextlib.closing(steps):
         async for step in steps:
             last[step.row] = step
     return last
 
 
 async def growing(
-    service: Service, writing: Writing, stops: list[str], shape: CompletionShape, *, usage: bool
+    writing: Writing, steps: Steps, stops: list[str], shape: CompletionShape, *, mask_id: int, usage: bool
 ) -> AsyncIterator[dict[str, Any]]:
     """Text that only grows: what stands before the first hidden token, as soon as it stands there."""
     shown = dict.fromkeys(range(len(writing.canvases)), "")
-    begun, over, tokens = set[int](), set[int](), dict[int, int]()
-    mask_id, revises = service.codec.mask_id, writing.settings.revision is not None
+    begun, over, last = set[int](), set[int](), dict[int, DenoisingStep]()
+    revises = writing.settings.revision is not None
+    held = max((len(stop) - 1 for stop in stops), default=0)
 
     def chunk(index: int, text: str, reason: str | None) -> dict[str, Any]:
         first = index not in begun
         begun.add(index)
         choice = shape.delta(index, text, reason, first=first)
+        if reason is not None:
+            choice |= failure(last[index])
         return {**shape.head, "object": shape.chunk, "choices": [choice], **({"usage": None} if usage else {})}
 
-    async with contextlib.aclosing(service.steps(writing)) as steps:
+    with contextlib.closing(steps):
         async for step in steps:
             index = step.row
-            tokens[index] = len(step.tokens)
-            if index in over or (revises and not step.done):
+            if index in over:
+                continue
+            last[index] = step
+            if revises and not step.done:
                 continue
             text, ended = _prefix(writing, step, mask_id)
             text, stopped = until(text, stops)
             if not step.done and not stopped:
                 # What comes next may belong to the last word, or be the rest of a stop.
                 text = text[: max(text.rfind(" "), text.rfind("\n"), 0)]
-                text = text[: len(text) - max((len(stop) - 1 for stop in stops), default=0)] if stops else text
+                text = text[: max(0, len(text) - held)]
             if not text.startswith(shown[index]):
                 text = shown[index]
             more, shown[index] = text[len(shown[index]) :], text
@@ -93,7 +103,7 @@ async def growing(
             if len(over) == len(writing.canvases):
                 break
     if usage:
-        yield {**shape.head, "object": shape.chunk, "choices": [], "usage": usage_of(writing, sum(tokens.values()))}
+        yield {**shape.head, "object": shape.chunk, "choices": [], "usage": usage_of(writing, last, mask_id)}
 
 
 def _prefix(writing: Writing, step: DenoisingStep, mask_id: int) -> tuple[str, bool]:
@@ -102,15 +112,19 @@ def _prefix(writing: Writing, step: DenoisingStep, mask_id: int) -> tuple[str, b
     hidden = next((place for place in canvas.free if place < len(step.tokens) and step.tokens[place] == mask_id), None)
     if hidden is None:
         return writing.read(step.row, step)
-    tokens = [mask_id if place >= hidden and place in set(canvas.free) else token
-              for place, token in enumerate(step.tokens)]  # fmt: skip
+    tokens = list(step.tokens)
+    for place in canvas.free:
+        if hidden <= place < len(tokens):
+            tokens[place] = mask_id
     return writing.read(step.row, replace(step, tokens=tuple(tokens)))
 
 
-async def diffusing(service: Service, writing: Writing, head: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def diffusing(
+    codec: TextCodec, writing: Writing, steps: Steps, head: dict[str, Any]
+) -> AsyncIterator[dict[str, Any]]:
     """The whole canvas after every step: each piece with its confidence, null where it is hidden."""
-    frames = Frames(service.codec)
-    async with contextlib.aclosing(service.steps(writing)) as steps:
+    frames = Frames(codec)
+    with contextlib.closing(steps):
         async for step in steps:
             frame = frames.frame(step)
             text, ended = writing.read(step.row, step)
@@ -121,18 +135,32 @@ async def diffusing(service: Service, writing: Writing, head: dict[str, Any]) ->
             }  # fmt: skip
 
 
-def event_stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    """Server-sent events."""
+class EventStream(StreamingResponse):
+    """Server-sent events; the steps behind them end with the response, also with one that never began."""
 
-    async def lines() -> AsyncIterator[str]:
-        try:
-            async for chunk in chunks:
-                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-        except DiffutronError as error:
-            yield f"data: {json.dumps(error_body(str(error), status_of(error)), ensure_ascii=False)}\n\n"
-        yield "data: [DONE]\n\n"
+    def __init__(self, chunks: AsyncIterator[dict[str, Any]], steps: Steps) -> None:
+        super().__init__(_lines(chunks), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._steps = steps
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.closing(self._steps):
+            await super().__call__(scope, receive, send)
+
+
+async def _lines(chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+    try:
+        async for chunk in chunks:
+            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    except DiffutronError as error:
+        yield _failed(str(error), status_of(error))
+    except Exception:
+        log.exception("a stream failed")
+        yield _failed(BROKEN, 500)
+    yield "data: [DONE]\n\n"
+
+
+def _failed(message: str, status: int) -> str:
+    return f"data: {json.dumps(error_body(message, status), ensure_ascii=False)}\n\n"
 
 
 def failure(step: DenoisingStep) -> dict[str, str]:
@@ -146,6 +174,10 @@ def until(text: str, stops: list[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
-def usage_of(writing: Writing, tokens: int) -> dict[str, int]:
-    given = writing.num_given
-    return {"prompt_tokens": given, "completion_tokens": max(0, tokens - given), "total_tokens": tokens}
+def usage_of(writing: Writing, last: Mapping[int, DenoisingStep], mask_id: int) -> dict[str, int]:
+    """Tokens given and written, as far as the last step of each text went."""
+    given, written = writing.num_given, 0
+    for number, step in last.items():
+        free = [place for place in writing.canvases[number].free if place < len(step.tokens)]
+        written += sum(step.tokens[place] != mask_id for place in free)
+    return {"prompt_tokens": given, "completion_tokens": written, "total_tokens": given + written}
