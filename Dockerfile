@@ -5,11 +5,13 @@ FROM python:3.12-slim
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 RUN useradd --create-home --uid 10001 diffutron
 WORKDIR /build
-COPY constraints.txt pyproject.toml README.md README.tr.md CHANGELOG.md ./
+COPY constraints.txt .
+# Before the rest: PyPI's build for Linux brings gigabytes for GPUs.
+RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+COPY pyproject.toml README.md README.tr.md CHANGELOG.md LICENSE ./
 COPY src ./src
 COPY recipes ./recipes
 COPY models ./models
-# The pin keeps pip from taking the build for GPUs where there is one for CPUs.
 RUN pip install -c constraints.txt ./models/mini ".[serve]" && rm -rf /build
 USER diffutron
 WORKDIR /home/diffutron

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffutron.generation.recent import Recent
 from diffutron.text.casing import lower_tr
 from diffutron.text.harmony import FRONT, JUDGED_VOWEL, VOICELESS
 from diffutron.text.morphemes import is_suffix
@@ -61,7 +62,7 @@ class WellFormed:
         self._begins = torch.from_numpy(self._of.begins)
         self._clashes: dict[tuple[object, ...], Tensor] = {}
         self._is_well_spelled = is_well_spelled
-        self._known: dict[tuple[int, ...], bool] = {}
+        self._known = Recent[tuple[int, ...], bool](1 << 16)
 
     def adjust(self, logits: Tensor, tokens: Sequence[int | None], positions: Sequence[int]) -> None:
         for line, position in enumerate(positions):
@@ -123,10 +124,7 @@ class WellFormed:
         return None
 
     def _is_word(self, pieces: tuple[int, ...]) -> bool:
-        if pieces not in self._known:
-            text = self.codec.decode(list(pieces)).strip()
-            self._known[pieces] = self._is_well_spelled(text)
-        return self._known[pieces]
+        return self._known.get(pieces, lambda: self._is_well_spelled(self.codec.decode(list(pieces)).strip()))
 
     def _clash(self, other: int, *, comes_before: bool) -> Tensor:
         """Which pieces cannot stand beside another one."""

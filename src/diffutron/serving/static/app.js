@@ -8,7 +8,7 @@ const TEXTS = {
     gap: "Aradaki parça sayısı", masked: "[MASK] içeren metin", question: "Soru", forget: "Konuşmayı unut",
     pasted: "Sözcük sözcük ölçülecek metin", settings: "Örnekleme ayarları", go: "Başla", stop: "Durdur", result: "Metin",
     step: "Adım", refill: "Seçilenleri yeniden doldur", click: "Gizlemek için sözcüklere tıklayın.",
-    legend: "Alt çizgi: model ne kadar emindi.", hidden: "henüz gizli",
+    legend: "Alt çizgi ne kadar kalınsa model o kadar kararsızdı.", hidden: "henüz gizli",
     caution: "Küçük bir model: yazdıkları doğru değildir, yalnızca Türkçeye benzer.", routes: "Sunucunun yolları (İngilizce)",
     served: (name) => `${name} modeli`, working: "Yazıyor…", done: (steps) => `${steps} adımda bitti`, stopped: "Durduruldu",
     failed: "Olmadı: ", nats: "nat", bits: (b, se) => `${b} bit / karakter (standart hata ${se})`,
@@ -19,7 +19,7 @@ const TEXTS = {
     order: ["Sıra", "Önce hangi konum kesinleşir."], well_formed: ["Yazım gözetimi", "Türkçe sözcüğü bozan parçalardan düşülen nat."],
     guidance: ["Yönlendirme", "Başlangıca ne kadar bağlı kalınacağı; iş iki kat."], usual: "olağan",
     confidence: "en emin olunan", margin: "ikinciden en uzak", entropy: "en kesin", random: "rastgele", "left-to-right": "soldan sağa",
-    key: "Anahtar gerekli ya da yanlış.",
+    key: "Anahtar gerekli ya da yanlış.", cut: "bağlantı koptu",
   },
   en: {
     skip: "Skip to content", language: "Language", tools: "Tools", write: "Write", between: "Fill between", masks: "Masks", chat: "Chat",
@@ -27,7 +27,7 @@ const TEXTS = {
     gap: "Pieces between", masked: "A text with [MASK]", question: "Question", forget: "Forget the talk",
     pasted: "A text to measure word by word", settings: "Sampler settings", go: "Go", stop: "Stop", result: "Text",
     step: "Step", refill: "Fill the chosen ones again", click: "Click words to hide them.",
-    legend: "Underline: how sure the model was.", hidden: "still hidden",
+    legend: "The thicker the underline, the less sure the model was.", hidden: "still hidden",
     caution: "A small model: what it writes is not true, it only looks like Turkish.", routes: "Routes of the server",
     served: (name) => `model ${name}`, working: "Writing…", done: (steps) => `done in ${steps} steps`, stopped: "Stopped",
     failed: "That failed: ", nats: "nats", bits: (b, se) => `${b} bits / character (standard error ${se})`,
@@ -38,7 +38,7 @@ const TEXTS = {
     order: ["Order", "Which position is settled first."], well_formed: ["Well-formedness", "Nats taken from pieces that break a Turkish word."],
     guidance: ["Guidance", "How far to hold to the beginning; twice the work."], usual: "usual",
     confidence: "surest", margin: "furthest from the second", entropy: "most certain", random: "random", "left-to-right": "left to right",
-    key: "The key is missing or wrong.",
+    key: "The key is missing or wrong.", cut: "the connection broke off",
   },
 };
 const SAMPLER = [
@@ -49,7 +49,7 @@ const SAMPLER = [
 ];
 const WHOLE = new Set(["seed", "steps", "block_length", "max_tokens"]);
 const $ = (selector) => document.querySelector(selector);
-const state = { language: "tr", tool: "write", frames: [], chosen: new Set(), abort: null, talk: [], told: "" };
+const state = { language: "tr", tool: "write", frames: [], chosen: new Set(), abort: null, busy: false, talk: [], told: "" };
 const t = (name) => TEXTS[state.language][name];
 
 // Words of the page
@@ -124,6 +124,7 @@ async function go() {
   try {
     await { write, between, masks, chat, surprise }[state.tool](asked());
   } catch (error) {
+    show_talk(state.talk); // without the question that was not answered
     if (error.name === "AbortError") say(t("stopped"));
     else say(t("failed") + error.message, true);
   } finally {
@@ -157,7 +158,6 @@ async function chat({ question, max_tokens }) {
   for await (const step of events("v1/chat/completions", body)) {
     text = step.text;
     show_talk(messages, text || "░");
-    say(`${t("step")} ${step.step}`);
   }
   state.talk = text ? [...messages, { role: "assistant", content: text }] : messages.slice(0, -1);
   show_talk(state.talk);
@@ -186,9 +186,13 @@ async function surprise({ text }) {
 // The canvas
 
 async function diffuse(path, body) {
-  state.frames = [];
-  state.chosen.clear();
+  let begun = false;
   for await (const step of events(path, body)) {
+    if (!begun) { // what was there stays until there is something else
+      begun = true;
+      state.frames = [];
+      state.chosen.clear();
+    }
     state.frames.push(step);
     $("#result").hidden = false;
     $("#slider").max = String(state.frames.length);
@@ -206,7 +210,7 @@ function draw() {
   $("#step-number").textContent = `${number} / ${state.frames.length}`;
   const final = number === state.frames.length && !state.abort;
   $("#canvas").replaceChildren(...frame.cells.map(([text, sure], place) => cell(text, sure, place, final)));
-  $("#refill").disabled = state.chosen.size === 0;
+  $("#refill").disabled = state.chosen.size === 0 || state.busy;
 }
 
 function cell(text, sure, place, final) {
@@ -280,7 +284,7 @@ async function* events(path, body) {
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
-    if (done) return;
+    if (done) throw new Error(t("cut"));
     const lines = (rest + value).split("\n\n");
     rest = lines.pop();
     for (const line of lines) {
@@ -299,12 +303,14 @@ function say(text, is_error = false) {
 }
 
 function busy(on) {
+  state.busy = on;
+  $("#talk").setAttribute("aria-busy", String(on));
   $("#go").disabled = on;
   $("#stop").disabled = !on;
   if (!on) {
     state.abort = null;
-    draw();
   }
+  draw();
 }
 
 // Begin
