@@ -85,6 +85,22 @@ def test_a_word_is_hidden_and_filled_again(page):
     assert len(set(before.split()) & set(after.split())) >= len(before.split()) - 3
 
 
+def test_what_goes_wrong_with_a_refill_leaves_the_text_there(page):
+    write(page)
+    whole = page.locator("#canvas").inner_text()
+    page.locator("#canvas button.cell").nth(1).click()
+    again = page.get_by_role("button", name="Seçilenleri yeniden doldur")
+    page.route("**/v1/infill", lambda route: route.fulfill(status=429, json={"error": {"message": "too many wait"}}))
+    again.click()
+    expect(page.locator("#status")).to_contain_text("too many wait")
+    assert page.locator("#canvas").inner_text() == whole
+    page.unroute("**/v1/infill")
+    page.route("**/v1/infill", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=""))
+    again.click()
+    expect(page.locator("#status")).to_contain_text("bağlantı koptu")
+    assert page.locator("#canvas").inner_text() == whole
+
+
 def test_every_tool_answers(page):
     page.get_by_role("tab", name="Arayı doldur").click()
     page.get_by_label("Öncesi").fill("Bugün hava ")
