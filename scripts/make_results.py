@@ -1,6 +1,6 @@
 """Measure the embedded models, and write every number that the READMEs and the cards quote: ``make results``.
 
-    python scripts/make_results.py --data heldout [--max-texts 40] [--answers FILE] [--tables-only]
+    python scripts/make_results.py --data heldout [--max-texts 40] [--answers FILE [--max-answers 100]] [--tables-only]
 
 Runs ``diffutron eval report`` for `mini`, with `mini-base` before it, on each file of ``--data`` that is named in SETS,
 keeps its JSON in ``docs/results/mini.json``, and rewrites what stands between ``<!-- results:NAME -->`` and
@@ -40,12 +40,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout", help="the folder of held-out files")
     parser.add_argument("--max-texts", type=int, default=150)
     parser.add_argument("--answers", type=Path, help="held-out conversations")
+    parser.add_argument("--max-answers", type=int, default=300)
     parser.add_argument("--tables-only", action="store_true", help="from the numbers that lie there")
     options = parser.parse_args()
     if not options.tables_only:
         measure(options.data, options.max_texts)
     if options.answers:
-        judge(options.answers)
+        judge(options.answers, options.max_answers)
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
     if ANSWERS.exists():
         numbers["answers"] = json.loads(ANSWERS.read_text(encoding="utf-8"))
@@ -65,9 +66,9 @@ def measure(data: Path, max_texts: int) -> None:
     NUMBERS.write_bytes((out / "report.json").read_bytes())
 
 
-def judge(conversations: Path) -> None:
+def judge(conversations: Path, most: int) -> None:
     command = [sys.executable, "-m", "diffutron", "eval", "chat", "--model", "mini-instruct", "--against", "mini",
-               "--data", str(conversations), "--source", "passages", "--limit", "300", "--json",
+               "--data", str(conversations), "--source", "passages", "--limit", str(most), "--json",
                "--offline"]  # fmt: skip
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     found["data"] = conversations.name

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -70,7 +71,10 @@ def release(run: Path, result: Path, name: str, *, on: str | None = None) -> Non
         config = json.loads((target / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = on
         (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    if on is not None:
+        recipe = re.sub(r"^model: .*$", f"model: {on}", recipe, flags=re.MULTILINE)
+    (target / "recipe.yaml").write_text(recipe, encoding="utf-8")
     manifest = json.loads((run / "run.json").read_text())
     manifest.pop("command")
     report = json.loads((run / "corpus" / "report.json").read_text())
@@ -100,7 +104,8 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any])
     purpose = {
         "mini-base": "A multilingual masked language model of 34M parameters: the encoder of multilingual-e5-small, "
         "its vocabulary trimmed to 32,000 pieces, with a head for masked language modelling recovered by training "
-        "every parameter on 27 languages and a modest share of Turkish.",
+        "every parameter on 27 languages and a modest share of Turkish. The first 3,010,662 tokens came in rows of at "
+        "most 192 (`recipes/mini-base.yaml`); what stands below is of the second part, in rows of 512.",
         "mini": "A Turkish masked diffusion language model: `mini-base` adapted with LoRA (r = 64 on every attention "
         'and MLP linear). This folder holds the adapter, in PEFT\'s format; `diffutron.load("mini")` merges it.',
         "mini-instruct": "`mini` taught to answer: a LoRA adapter (r = 64) trained on the answers of conversations in "
