@@ -68,8 +68,8 @@ def measure(data: Path, max_texts: int) -> None:
 
 def judge(conversations: Path, most: int) -> None:
     command = [sys.executable, "-m", "diffutron", "eval", "chat", "--model", "mini-instruct", "--against", "mini",
-               "--data", str(conversations), "--source", "passages", "--limit", str(most), "--json",
-               "--offline"]  # fmt: skip
+               "--data", str(conversations), "--source", "passages", "--limit", str(most), "--fitting",
+               "--max-new-tokens", "32", "--json", "--offline"]  # fmt: skip
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     found["data"] = conversations.name
     for own in found["models"].values():
@@ -130,9 +130,11 @@ def answers(numbers: dict[str, Any]) -> str:
     lines = [f"| answers of ({found['num']} questions) | {' | '.join(columns.values())} |", "|---" * 7 + "|"]
     for name, own in found["models"].items():
         lines.append(f"| {name} | {' | '.join(_share(own.get(column)) for column in columns)} |")
-    return "\n".join(
-        [*lines, "", f"Seed {found['seed']}, at most {found['max_new_tokens']} pieces; 95 % intervals over answers."]
+    told = (
+        f"Seed {found['seed']}, at most {found['max_new_tokens']} pieces, questions that fit into the context; 95 % "
+        "intervals over answers."
     )
+    return "\n".join([*lines, "", told])
 
 
 def _share(found: dict[str, float] | None) -> str:

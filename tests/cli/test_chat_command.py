@@ -114,6 +114,18 @@ def test_answers_are_judged_beside_the_baseline(run, place):
     }  # fmt: skip
     assert result["models"]["tiny"]["followed"]["num"] == 40
     assert set(result["differences"]["nearest sentence"]["chrf"]) == {"value", "low", "high", "p_value"}
+    assert result["unfit"] == result["models"]["tiny"]["unread"] == 0
+    records += [{"text": "Bu bir metin."}, {**records[0], "input": "ev " * 70}]
+    (place / "mixed.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    mixed = ("eval", "chat", "--model", "tiny", "--data", "mixed.jsonl", "--max-new-tokens", 4, "--json")
+    out, err = run(*mixed)
+    assert "1 records are no conversations, and left out; the first: mixed.jsonl:5" in err
+    assert json.loads(out)["num"] == 5
+    unread = json.loads(out)["models"]["tiny"]["unread"]
+    assert unread >= 1
+    out, _ = run(*mixed, "--fitting")
+    assert (json.loads(out)["num"], json.loads(out)["unfit"]) == (5 - unread, unread)
+    assert json.loads(out)["models"]["tiny"]["unread"] == 0
     _, err = run(*asked, "--source", "nothing", code=1)
     assert "holds no conversation of nothing" in err
     table, _ = run(*asked[:-1])

@@ -24,6 +24,7 @@ from diffutron.cli.console import (
 from diffutron.errors import DataError
 
 if TYPE_CHECKING:
+    from diffutron.corpus.conversations import Conversation
     from diffutron.evaluation.answers import AnswerScores, Rate
     from diffutron.generation.chat import Chat
 
@@ -43,13 +44,15 @@ def chat(
     block_length: Annotated[int, typer.Option(help="Tokens to a block.")] = 32,
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
     end_penalty: Annotated[float, typer.Option(help="Nats against ending an answer; below 0, in favour.")] = 0.0,
+    fitting: Annotated[
+        bool, typer.Option("--fitting", help="Only questions that fit into every model's context, with room to answer.")
+    ] = False,
     show: Annotated[int, typer.Option(min=0, help="Print so many answers.")] = 0,
     seed: SeedOption = 0,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
     """Judge answers: exact match, words and chrF against the wanted ones, own endings, instructions followed."""
-    from diffutron.corpus.conversations import read_conversations
     from diffutron.corpus.draws import draw
     from diffutron.evaluation.answers import asked, compare_answers, nearest_sentence, reply_to, score_answers
     from diffutron.generation.chat import Reply
@@ -58,22 +61,33 @@ def chat(
 
     sampler = {"steps": steps, "block_length": block_length, "temperature": temperature, "end_penalty": end_penalty}
     settings = check(sampler, SamplerSettings, place="eval chat")
-    conversations = []
+    shown = " + ".join([model, *map(str, adapter or [])])
+    talkers = {shown: _chat(model, adapter, template)}
+    if against is not None and against != shown:
+        talkers[against] = _chat(against, None, template)
+    conversations: list[Conversation] = []
+    unfit = 0
     if data is not None:
-        conversations = [each for each in read_conversations(data) if not source or each.source in source]
-        if not conversations:
-            raise DataError(f"{data} holds no conversation{' of ' + ', '.join(source) if source else ''}")
-        conversations = sorted(conversations, key=lambda each: draw(each.text, seed, "eval"))[:limit]
+        found = _read(data, source or [])
+        if fitting:
+            fits = [all(each.fits(turns.turns[:-1], max_new_tokens=max_new_tokens) for each in talkers.values())
+                    for turns in found]  # fmt: skip
+            unfit = fits.count(False)
+            found = [each for each, fit in zip(found, fits, strict=True) if fit]
+            if not found:
+                raise DataError(f"no question of {data} fits into the context; lower --max-new-tokens")
+        conversations = sorted(found, key=lambda each: draw(each.text, seed, "eval"))[:limit]
     questions, wanted = asked(conversations)
-    result: dict[str, Any] = {"data": str(data), "num": len(questions), "seed": seed, "max_new_tokens": max_new_tokens,
-                              "sampler": settings.model_dump(mode="json"), "models": {}}  # fmt: skip
+    result: dict[str, Any] = {
+        "data": str(data), "num": len(questions), "unfit": unfit, "seed": seed, "max_new_tokens": max_new_tokens,
+        "sampler": settings.model_dump(mode="json"), "models": {},
+    }  # fmt: skip
     scores: dict[str, AnswerScores] = {}
     if questions:
         result["sources"] = Counter(each.source for each in conversations)
         nearest = [Reply(nearest_sentence(each), "stop", 0, seed) for each in questions]
         scores["nearest sentence"] = score_answers(nearest, wanted, seed=seed)
-    for name in [model, *([against] if against else [])]:
-        talker = _chat(name, adapter if name == model else None, template)
+    for name, talker in talkers.items():
         followed = _followed(talker, settings, max_new_tokens, seed)
         own: dict[str, Any] = {"followed": asdict(followed)}
         if questions:
@@ -89,13 +103,32 @@ def chat(
     for name, score in scores.items():
         result["models"].setdefault(name, {}).update(score.as_dict())
     result["differences"] = {
-        name: {each: asdict(compare_answers(scores[model], other, each, seed=seed)) for each in ("exact", "f1", "chrf")}
-        for name, other in scores.items() if name != model and model in scores
+        name: {each: asdict(compare_answers(scores[shown], other, each, seed=seed)) for each in ("exact", "f1", "chrf")}
+        for name, other in scores.items() if name != shown and shown in scores
     }  # fmt: skip
     if json:
         print_json(result)
     else:
         _print(result)
+
+
+def _read(data: Path, sources: list[str]) -> list[Conversation]:
+    """
+    Raises:
+        DataError: there is none.
+    """
+    from diffutron.corpus.conversations import read_conversations
+    from diffutron.corpus.read import Fault
+
+    faults = list[Fault]()
+    found = [each for each in read_conversations(data, on_fault=faults.append)
+             if not sources or each.source in sources]  # fmt: skip
+    if not found:
+        raise DataError(f"{data} holds no conversation{' of ' + ', '.join(sources) if sources else ''}")
+    if faults:  # the held-out part of a mixed corpus holds texts too
+        first = f"{faults[0].place}: {faults[0].reason}"
+        note(f"{len(faults)} records are no conversations, and left out; the first: {first}")
+    return found
 
 
 def _chat(name: str, adapter: list[Path] | None, template: str) -> Chat:
@@ -141,6 +174,8 @@ def _print(result: dict[str, Any]) -> None:
     for name, own in result["models"].items():
         if own.get("unread"):
             print(f"{name}: {own['unread']} questions do not fit into the context, and count as answered with nothing")
+    if result["unfit"]:
+        print(f"{result['unfit']} questions do not fit into the context, and are left out")
     print(f"{result['num']} answers of {result['data']}, seed {result['seed']}; 95 % intervals over answers")
 
 
