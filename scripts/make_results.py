@@ -124,7 +124,9 @@ def card(numbers: dict[str, Any], *, side: str) -> str:
 
 def answers(numbers: dict[str, Any]) -> str:
     """The answers of both models and of the baseline."""
-    found = numbers["answers"]
+    found = numbers.get("answers")
+    if found is None:
+        return "Not measured yet: `make results` with `--answers`."
     columns = {"exact": "exact", "f1": "F1 of words", "chrf": "chrF", "ended": "ended itself", "tagged": "with a tag",
                "followed": "instructions followed"}  # fmt: skip
     lines = [f"| answers of ({found['num']} questions) | {' | '.join(columns.values())} |", "|---" * 7 + "|"]
