@@ -33,7 +33,7 @@ ORIGINS = {
     "sentence-pairs": "STSb-TR and the Turkish part of the XNLI extension (machine-translated)",
 }
 
-HEADINGS = {"mini-instruct": "Answers to held-out questions over passages that it never saw"}
+HEADINGS = {"mini-instruct": "Answers to questions held out passage by passage"}
 REPEATED = {
     "mini-instruct": "Again with `diffutron eval chat --data FILE --source passages`, on the run's held-out file."
 }
