@@ -330,3 +330,12 @@ def test_an_upload_that_broke_off_goes_on_where_it_stopped(model, tmp_path):
     (model / "config.json").write_text((model / "config.json").read_text() + "\n")
     assert upload(model, "org/tiny", api=hub) == ["config.json"]
     assert load_file(model / "model.safetensors")
+
+
+def test_weights_whose_header_has_a_pickles_first_byte_are_weights(tmp_path):
+    header = json.dumps({"__metadata__": {"format": "pt"}}).encode()
+    header += b" " * (128 - len(header))  # a length of 0x80
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert not [each for each in scan(tmp_path) if each.file == "model.safetensors"]
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04\x95" + b"\0" * 200)
+    assert [each for each in scan(tmp_path) if each.file == "model.safetensors"]

@@ -73,11 +73,12 @@ def _faults_of_file(path: Path) -> Iterator[str]:
     elif suffix not in ALLOWED:
         yield f"is of a kind that no model needs ({suffix})"
     with open(path, "rb") as stream:
-        head = stream.read(16)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+        head = stream.read(2)
+    if suffix == ".safetensors":
+        if not _is_safetensors(path):
+            yield "is no safetensors file"
+    elif head == b"PK" or head[:1] == b"\x80":
         yield "is a pickle or an archive, whatever its name"
-    if suffix == ".safetensors" and not (len(head) >= 9 and head[8:9] == b"{"):
-        yield "is no safetensors file"
     if suffix == ".json":
         try:
             value = json.loads(_read(path))
@@ -85,6 +86,18 @@ def _faults_of_file(path: Path) -> Iterator[str]:
             yield "is no JSON"
         else:
             yield from (f"holds {key}, which loads code" for key in _code_keys(value))
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a header of JSON follows its own length, which may begin with any byte, a pickle's among them."""
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > path.stat().st_size - 8:
+            return False
+        try:
+            return isinstance(json.loads(stream.read(length)), dict)
+        except ValueError:
+            return False
 
 
 def _code_keys(value: Any) -> Iterator[str]:
