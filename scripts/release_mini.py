@@ -67,12 +67,11 @@ def release(run: Path, result: Path, name: str, *, on: str | None = None) -> Non
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(result, target)
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     if on is not None:
         config = json.loads((target / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = on
         (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
-    if on is not None:
         recipe = re.sub(r"^model: .*$", f"model: {on}", recipe, flags=re.MULTILINE)
     (target / "recipe.yaml").write_text(recipe, encoding="utf-8")
     manifest = json.loads((run / "run.json").read_text())

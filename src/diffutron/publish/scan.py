@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 TEXT_SUFFIXES = (".json", ".jsonl", ".md", ".txt", ".yaml", ".yml", ".jinja", ".cff", "")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 CODE = (".py", ".pyc", ".so", ".dll", ".dylib", ".sh", ".exe", ".js", ".whl")
@@ -89,15 +91,12 @@ def _faults_of_file(path: Path) -> Iterator[str]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a header of JSON follows its own length, which may begin with any byte, a pickle's among them."""
-    with open(path, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > path.stat().st_size - 8:
-            return False
-        try:
-            return isinstance(json.loads(stream.read(length)), dict)
-        except ValueError:
-            return False
+    """Whether it can be read as one; it begins with a length of any bytes, a pickle's first among them."""
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except SafetensorError:
+        return False
 
 
 def _code_keys(value: Any) -> Iterator[str]:

@@ -201,9 +201,8 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         if asked.words and len(texts) > 1:
             raise InputError("words go with one text")
 
-        question = service.question(texts[0]) if asked.words else None
-
         def do(pause: Pause) -> dict[str, Any]:
+            question = service.question(texts[0]) if asked.words else None  # one too long is refused at once
             found = service.perplexity(texts, asked.mask_rate, asked.draws, asked.seed, pause)
             return found if question is None else {**found, "words": service.words(question, pause)}
 

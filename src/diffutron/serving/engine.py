@@ -27,9 +27,15 @@ log = logging.getLogger(__name__)
 class QueueFull(DiffutronError):
     """Too many requests wait already."""
 
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} requests wait already; try again later")
+
 
 class Draining(DiffutronError):
     """The server is about to stop and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
 
 
 class _Cancelled(Exception):
@@ -122,9 +128,9 @@ class StepEngine:
         """
         with self._wake:
             if self._is_draining:
-                raise Draining("the server is shutting down")
+                raise Draining()
             if len(self._arrived) >= self.max_waiting:
-                raise QueueFull(f"{self.max_waiting} requests wait already; try again later")
+                raise QueueFull(self.max_waiting)
             ticket.waiting.extend(range(len(ticket.canvases)))
             self._arrived.append(ticket)
             self._wake.notify()
@@ -159,7 +165,7 @@ class StepEngine:
             if work is not None:
                 self._do(work)
             self._turn()
-        self._give_up(Draining("the server is shutting down"))
+        self._give_up(Draining())
 
     def _turn(self) -> None:
         """Let canvases leave and join, and all of them take a step."""
@@ -212,7 +218,7 @@ class StepEngine:
             if ticket.is_cancelled:
                 raise _Cancelled
             if self._is_closed:
-                raise Draining("the server is shutting down")
+                raise Draining()
 
         try:
             if not ticket.is_cancelled:

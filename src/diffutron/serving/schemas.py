@@ -156,9 +156,7 @@ class InfillRequest(SamplerFields):
     text: Text
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     max_gap: int = Field(default=16, ge=1, le=64)
-    choices: Annotated[
-        dict[GapNumber, Annotated[list[Line], Field(min_length=1, max_length=64)]], Field(max_length=32)
-    ] = {}
+    choices: Annotated[dict[GapNumber, Choices], Field(max_length=32)] = {}
     """Of each gap by its number from 1, what may stand there."""
     stream: bool = False
     """The whole canvas after every step."""

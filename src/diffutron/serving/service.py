@@ -101,7 +101,7 @@ class Service:
             QueueFull: too many requests are to be prepared. Whatever ``make`` raises.
         """
         if self._num_preparing >= self.settings.max_waiting:
-            raise QueueFull(f"{self.settings.max_waiting} requests wait already; try again later")
+            raise QueueFull(self.settings.max_waiting)
         self._num_preparing += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._preparing, make)
@@ -265,7 +265,7 @@ class Service:
 
 
 class Steps:
-    """The denoising of a writing that was handed in: every step of every canvas.
+    """The denoising of a writing that was handed in: every step of every canvas. Whoever begins it closes it.
 
     Raises:
         TookTooLong: while iterated. DiffutronError: the engine stops.
@@ -280,20 +280,17 @@ class Steps:
         self._ticket.cancel()
 
     async def __aiter__(self) -> AsyncIterator[DenoisingStep]:
-        try:
-            while True:
-                try:
-                    event = await asyncio.wait_for(self._mailbox.get(), max(0.0, self._end - time.monotonic()))
-                except TimeoutError:
-                    raise TookTooLong(self._seconds) from None
-                if isinstance(event, DenoisingStep):
-                    yield event
-                elif event.error is not None:
-                    raise event.error
-                else:
-                    return
-        finally:
-            self.close()
+        while True:
+            try:
+                event = await asyncio.wait_for(self._mailbox.get(), max(0.0, self._end - time.monotonic()))
+            except TimeoutError:
+                raise TookTooLong(self._seconds) from None
+            if isinstance(event, DenoisingStep):
+                yield event
+            elif event.error is not None:
+                raise event.error
+            else:
+                return
 
 
 def _num_given(canvas: Canvas) -> int:

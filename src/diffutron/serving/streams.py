@@ -78,30 +78,30 @@ async def growing(
             choice |= failure(last[index])
         return {**shape.head, "object": shape.chunk, "choices": [choice], **({"usage": None} if usage else {})}
 
-    with contextlib.closing(steps):
-        async for step in steps:
-            index = step.row
-            if index in over:
-                continue
-            last[index] = step
-            if revises and not step.done:
-                continue
-            text, ended = _prefix(writing, step, mask_id)
-            text, stopped = until(text, stops)
-            if not step.done and not stopped:
-                # What comes next may belong to the last word, or be the rest of a stop.
-                text = text[: max(text.rfind(" "), text.rfind("\n"), 0)]
-                text = text[: max(0, len(text) - held)]
-            if not text.startswith(shown[index]):
-                text = shown[index]
-            more, shown[index] = text[len(shown[index]) :], text
-            if more or index not in begun:
-                yield chunk(index, more, None)
-            if step.done or stopped:
-                over.add(index)
-                yield chunk(index, "", "stop" if ended or stopped else "length")
-            if len(over) == len(writing.canvases):
-                break
+    async for step in steps:
+        index = step.row
+        if index in over:
+            continue
+        last[index] = step
+        if revises and not step.done:
+            continue
+        text, ended = _prefix(writing, step, mask_id)
+        text, stopped = until(text, stops)
+        if not step.done and not stopped:
+            # What comes next may belong to the last word, or be the rest of a stop.
+            text = text[: max(text.rfind(" "), text.rfind("\n"), 0)]
+            text = text[: max(0, len(text) - held)]
+        if not text.startswith(shown[index]):
+            text = shown[index]
+        more, shown[index] = text[len(shown[index]) :], text
+        if more or index not in begun:
+            yield chunk(index, more, None)
+        if step.done or stopped:
+            over.add(index)
+            yield chunk(index, "", "stop" if ended or stopped else "length")
+        if len(over) == len(writing.canvases):
+            steps.close()
+            break
     if usage:
         yield {**shape.head, "object": shape.chunk, "choices": [], "usage": usage_of(writing, last, mask_id)}
 
@@ -124,15 +124,14 @@ async def diffusing(
 ) -> AsyncIterator[dict[str, Any]]:
     """The whole canvas after every step: each piece with its confidence, null where it is hidden."""
     frames = Frames(codec)
-    with contextlib.closing(steps):
-        async for step in steps:
-            frame = frames.frame(step)
-            text, ended = writing.read(step.row, step)
-            yield {
-                **head, "index": step.row, "step": step.step, "cells": frame.as_lists, "text": text, "done": step.done,
-                "finish_reason": ("stop" if ended else "length") if step.done else None,
-                **failure(step),
-            }  # fmt: skip
+    async for step in steps:
+        frame = frames.frame(step)
+        text, ended = writing.read(step.row, step)
+        yield {
+            **head, "index": step.row, "step": step.step, "cells": frame.as_lists, "text": text, "done": step.done,
+            "finish_reason": ("stop" if ended else "length") if step.done else None,
+            **failure(step),
+        }  # fmt: skip
 
 
 class EventStream(StreamingResponse):

@@ -49,7 +49,7 @@ const SAMPLER = [
 ];
 const WHOLE = new Set(["seed", "steps", "block_length", "max_tokens"]);
 const $ = (selector) => document.querySelector(selector);
-const state = { language: "tr", tool: "write", frames: [], chosen: new Set(), abort: null, busy: false, talk: [], told: "" };
+const state = { language: "tr", tool: "write", frames: [], chosen: new Set(), abort: null, talk: [], told: "" };
 const t = (name) => TEXTS[state.language][name];
 
 // Words of the page
@@ -118,11 +118,13 @@ function asked() {
   return found;
 }
 
-async function go() {
+const go = () => attempt(() => ({ write, between, masks, chat, surprise })[state.tool](asked()));
+
+async function attempt(work) {
   say(t("working"));
   busy(true);
   try {
-    await { write, between, masks, chat, surprise }[state.tool](asked());
+    await work();
   } catch (error) {
     show_talk(state.talk); // without the question that was not answered
     if (error.name === "AbortError") say(t("stopped"));
@@ -210,7 +212,7 @@ function draw() {
   $("#step-number").textContent = `${number} / ${state.frames.length}`;
   const final = number === state.frames.length && !state.abort;
   $("#canvas").replaceChildren(...frame.cells.map(([text, sure], place) => cell(text, sure, place, final)));
-  $("#refill").disabled = state.chosen.size === 0 || state.busy;
+  $("#refill").disabled = state.chosen.size === 0 || $("#go").disabled;
 }
 
 function cell(text, sure, place, final) {
@@ -247,19 +249,11 @@ async function refill() {
     text += `[MASK:${run}]`;
     place += run - 1;
   }
-  say(t("working"));
-  busy(true);
-  try {
-    const seed = settings().seed ?? 0;
+  await attempt(() => {
     const input = $("#sampler [name=seed]");
-    input.value = String(seed + 1); // another try, not the same again
-    await diffuse("v1/infill", { text, ...settings(), stream: true });
-  } catch (error) {
-    if (error.name === "AbortError") say(t("stopped"));
-    else say(t("failed") + error.message, true);
-  } finally {
-    busy(false);
-  }
+    input.value = String((settings().seed ?? 0) + 1); // another try, not the same again
+    return diffuse("v1/infill", { text, ...settings(), stream: true });
+  });
 }
 
 // The server
@@ -303,13 +297,10 @@ function say(text, is_error = false) {
 }
 
 function busy(on) {
-  state.busy = on;
   $("#talk").setAttribute("aria-busy", String(on));
   $("#go").disabled = on;
   $("#stop").disabled = !on;
-  if (!on) {
-    state.abort = null;
-  }
+  if (!on) state.abort = null;
   draw();
 }
 
