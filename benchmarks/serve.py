@@ -17,69 +17,26 @@ import asyncio
 import json
 import os
 import platform
-import re
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
 from typing import Any
 
 import httpx
+import psutil
+
+from diffutron.testing.process import ServerProcess
 
 PROMPTS = ("Bir gün", "Türkiye'nin", "Dün akşam", "Çocuklar okula", "Yeni yılda", "Kentin ortasında", "Uzun bir", "")
 TOKENS = 32
 
 
-class Server:
-    """``diffutron serve`` in a process of its own."""
-
-    def __init__(self, model: str, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "diffutron",
-                "serve",
-                "--model",
-                model,
-                "--port",
-                str(self.port),
-                "--offline",
-                *options,
-            ]
-        )
-        for _ in range(1200):
-            time.sleep(0.1)
-            try:
-                if httpx.get(f"{self.url}/ready").status_code == 200:
-                    return
-            except httpx.HTTPError:
-                if self.process.poll() is not None:
-                    break
-        raise SystemExit("the server did not start")
-
-    def metric(self, name: str) -> float:
-        text = httpx.get(f"{self.url}/metrics", timeout=60).text
-        found = re.search(rf"^diffutron_{name} (\S+)$", text, re.M)
-        assert found is not None
-        return float(found.group(1))
-
-    def memory(self) -> int:
-        """Bytes of the worker and its parent."""
-        import psutil
-
-        own = psutil.Process(self.process.pid)
-        return sum(each.memory_info().rss for each in [own, *own.children(recursive=True)])
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+def memory_of(server: ServerProcess) -> int:
+    """Resident bytes of the worker and its parent."""
+    own = psutil.Process(server.process.pid)
+    return sum(each.memory_info().rss for each in [own, *own.children(recursive=True)])
 
 
 async def load(url: str, clients: int, seconds: float, tokens: int) -> dict[str, Any]:
@@ -115,7 +72,7 @@ def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:
     speeds: dict[str, list[float]] = {"ours": [], "one_by_one": []}
     for _ in range(rounds):
         for name, options in (("ours", ()), ("one_by_one", ("--max-rows", "1"))):
-            server = Server(model, *options)
+            server = ServerProcess(model, *options)
             try:
                 asyncio.run(load(server.url, 8, 3, TOKENS))
                 speeds[name].append(asyncio.run(load(server.url, 8, seconds, TOKENS))["tokens_per_second"])
@@ -125,15 +82,16 @@ def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def overload(model: str, seconds: float) -> dict[str, Any]:
-    server = Server(model)
+    server = ServerProcess(model)
     try:
         asyncio.run(load(server.url, 8, 5, TOKENS))
         best = max(asyncio.run(load(server.url, clients, 20, TOKENS))["tokens_per_second"] for clients in (8, 16, 32))
-        before = server.memory()
+        before = memory_of(server)
         under = asyncio.run(load(server.url, 8 * 10 + 128 + 40, seconds, TOKENS))
         return {
             "best_tokens_per_second": round(best, 1), "kept_share": round(under["tokens_per_second"] / best, 3),
-            "statuses": under["statuses"], "memory_grew_by": round(server.memory() / before - 1, 3), "seconds": seconds,
+            "statuses": under["statuses"], "memory_grew_by": round(memory_of(server) / before - 1, 3),
+            "seconds": seconds,
         }  # fmt: skip
     finally:
         server.stop()
@@ -141,15 +99,13 @@ def overload(model: str, seconds: float) -> dict[str, Any]:
 
 def leaving(model: str, number: int) -> dict[str, Any]:
     """How many steps were taken for requests after their client had gone, beyond the one under way."""
-    server, late = Server(model), 0
+    server, late = ServerProcess(model), 0
     body = {"prompt": "Bir gün", "max_tokens": 200, "stream": True, "diffusing": True}
     try:
         for seed in range(number):
             with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "seed": seed}) as response:
                 next(response.iter_lines())
-            deadline = time.monotonic() + 10
-            while server.metric("rows_active") and time.monotonic() < deadline:
-                time.sleep(0.005)
+            server.wait_until_idle()
             before = server.metric("steps")
             time.sleep(0.02)
             late += server.metric("steps") > before
@@ -159,7 +115,7 @@ def leaving(model: str, number: int) -> dict[str, Any]:
 
 
 def silence(model: str) -> dict[str, Any]:
-    server = Server(model, "--header-seconds", "60")
+    server = ServerProcess(model, "--header-seconds", "60")
 
     def ninety_fifth() -> float:
         waits = []
@@ -187,7 +143,7 @@ def silence(model: str) -> dict[str, Any]:
 
 def memory(model: str, requests: int) -> dict[str, Any]:
     """Resident bytes after a tenth of the requests, and after all."""
-    server = Server(model)
+    server = ServerProcess(model)
     try:
 
         async def ask(count: int) -> None:
@@ -197,9 +153,9 @@ def memory(model: str, requests: int) -> dict[str, Any]:
                     await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies))
 
         asyncio.run(ask(requests // 10))
-        early = server.memory()
+        early = memory_of(server)
         asyncio.run(ask(requests - requests // 10))
-        return {"requests": requests, "early_mb": early >> 20, "late_mb": server.memory() >> 20}
+        return {"requests": requests, "early_mb": early >> 20, "late_mb": memory_of(server) >> 20}
     finally:
         server.stop()
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import httpx
 from playwright.sync_api import Page, expect, sync_playwright
 
+from diffutron.testing.process import ServerProcess
+
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-PORT = 8765
 SURPRISING = "Çocuklar sabah erkenden okula gitti, öğretmen ise balkabağı."
 
 
@@ -27,14 +24,12 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     model = parser.parse_args().model
     IMAGES.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "diffutron", "serve", "--model", model, "--port", str(PORT), "--offline"]
-    server = subprocess.Popen(command)
+    server = ServerProcess(model)
     try:
-        wait_for(server)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             wide = browser.new_page(locale="tr-TR", viewport={"width": 900, "height": 700})
-            wide.goto(f"http://127.0.0.1:{PORT}")
+            wide.goto(server.url)
             write(wide)
             half_way(wide)
             wide.screenshot(path=IMAGES / "page-emerging.png")
@@ -44,24 +39,13 @@ def main() -> None:
             expect(wide.locator("#scores")).to_contain_text("bit / karakter", timeout=120_000)
             wide.screenshot(path=IMAGES / "page-surprise.png")
             phone = browser.new_page(locale="en-GB", viewport={"width": 390, "height": 800}, color_scheme="dark")
-            phone.goto(f"http://127.0.0.1:{PORT}")
+            phone.goto(server.url)
             write(phone)
             for place in (1, 2):
                 phone.locator("#canvas button.cell").nth(place).click()
             phone.screenshot(path=IMAGES / "page-phone-dark.png")
     finally:
-        server.terminate()
-        server.wait()
-
-
-def wait_for(server: subprocess.Popen[bytes]) -> None:
-    while server.poll() is None:
-        try:
-            if httpx.get(f"http://127.0.0.1:{PORT}/ready").status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    raise SystemExit("the server did not start")
+        server.stop()
 
 
 def write(page: Page) -> None:

@@ -1,8 +1,6 @@
 """The server as a process: OpenAI's own client, clients that leave, clients that dawdle, and its end."""
 
 import concurrent.futures
-import re
-import signal
 import socket
 import subprocess
 import sys
@@ -13,43 +11,9 @@ import openai
 import pytest
 
 from diffutron.testing import tiny_folder
+from diffutron.testing.process import ServerProcess
 
 BODY_SECONDS = 20
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """``diffutron serve`` on a free port."""
-
-    def __init__(self, model, *options):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "diffutron", "serve", "--model", str(model), "--port", str(self.port), "--offline",
-             "--threads", "1", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        for _ in range(600):
-            time.sleep(0.1)
-            try:
-                if httpx.get(f"{self.url}/ready").status_code == 200:
-                    return
-            except httpx.HTTPError:
-                assert self.process.poll() is None, self.process.communicate()[0]
-        raise AssertionError("the server did not start")
-
-    def metric(self, name):
-        text = httpx.get(f"{self.url}/metrics").text
-        return float(re.search(rf"^diffutron_{name} (\S+)$", text, re.M).group(1))
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=60)[0]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +23,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(model):
-    server = Server(model)
+    server = ServerProcess(model, "--threads", "1", quiet=True)
     yield server
     told = server.stop()
     assert "Traceback" not in told, told
@@ -108,8 +72,7 @@ def test_clients_that_leave_cost_no_further_step(server):
     for seed in range(20):
         with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "seed": seed}) as response:
             next(response.iter_lines())
-    time.sleep(0.3)
-    assert server.metric("rows_active") == 0
+    server.wait_until_idle()
     assert server.metric("tokens") - before < 0.5 * 20 * full
     # Without a stream, too.
     before = server.metric("tokens")
@@ -117,13 +80,12 @@ def test_clients_that_leave_cost_no_further_step(server):
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{server.url}/v1/completions", json={"prompt": "ev", "max_tokens": 60, "n": 8, "seed": seed},
                        timeout=httpx.Timeout(5, read=0.01))  # fmt: skip
-    time.sleep(0.3)
-    assert server.metric("rows_active") == 0
+    server.wait_until_idle()
     assert server.metric("tokens") - before < 0.5 * 10 * full
 
 
 def test_connections_that_send_no_headers_are_closed_and_hinder_nobody(model):
-    server = Server(model, "--header-seconds", "1")
+    server = ServerProcess(model, "--threads", "1", "--header-seconds", "1", quiet=True)
     try:
         idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
         for each in idle[:50]:
@@ -147,7 +109,7 @@ def test_connections_that_send_no_headers_are_closed_and_hinder_nobody(model):
 
 
 def test_what_is_under_way_is_finished_when_it_is_told_to_stop(model):
-    server = Server(model)
+    server = ServerProcess(model, "--threads", "1", quiet=True)
     body = {"prompt": "ev", "max_tokens": 60, "n": 8, "order": "random"}
     with concurrent.futures.ThreadPoolExecutor() as pool:
         asked = [pool.submit(httpx.post, f"{server.url}/v1/completions", json={**body, "seed": seed}, timeout=60)
