@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import onnxruntime
 import pytest
 import torch
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 
 from diffutron.cli.main import main
 from diffutron.errors import DiffutronError, InputError
+from diffutron.generation import fill
 from diffutron.model import add_lora, load_model, save_adapter
 from diffutron.model.lora import LoraSettings
 from diffutron.publish.folder import make_folder
@@ -27,6 +29,7 @@ from diffutron.publish.onnx import export_onnx
 from diffutron.publish.scan import scan
 from diffutron.publish.upload import upload
 from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder
+from diffutron.tokens.codec import TextCodec
 
 
 @pytest.fixture
@@ -38,8 +41,11 @@ def report_of(model, **changes):
     score = {"mask_rate": 0.15, "perplexity": 123.456, "low": 100.0, "high": 150.0, "top1": 0.1234, "num_texts": 7,
              "seed": 0, "fingerprint": "0123456789abcdef"}  # fmt: skip
     bound = {"bits_per_character": 2.345, "standard_error": 0.012}
-    parameters = load_model(str(model)).denoiser.num_parameters
-    return {"num_parameters": parameters, "sets": [{"name": "haber", "curve": [score], "bound": bound}], **changes}
+    loaded = load_model(str(model))
+    [best] = fill(loaded.denoiser, TextCodec(loaded.tokenizer), "ev [MASK]", top_k=1)
+    fills = [{"text": "ev [MASK]", "ways": [{"tokens": list(best.tokens), "score": best.score}]}]
+    sets = [{"name": "haber", "curve": [score], "bound": bound}]
+    return {"num_parameters": loaded.denoiser.num_parameters, "sets": sets, "fills": fills, **changes}
 
 
 @pytest.fixture
@@ -131,12 +137,33 @@ def test_a_run_is_published_merged_or_as_an_adapter_without_this_machines_paths(
     assert "a LoRA adapter merged into it" in card
     for path in (tmp_path / "whole").iterdir():
         assert b"/mnt" not in path.read_bytes(), path
-    make_folder(str(run), tmp_path / "adapter", license="mit", report={}, adapter=True)
+    make_folder(str(run), tmp_path / "adapter", license="mit", report={}, adapter=True, base_id="org/tiny")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "tiny"
-    assert "PeftModel" in (tmp_path / "adapter" / "README.md").read_text("utf-8")
+    assert config["base_model_name_or_path"] == "org/tiny"
+    card = (tmp_path / "adapter" / "README.md").read_text("utf-8")
+    assert 'from_pretrained("org/tiny")' in card
+    assert "base_model: org/tiny" in card
+    with pytest.raises(InputError, match=r"is a folder, tiny, that others lack; --base names it"):
+        make_folder(str(run), tmp_path / "no", license="mit", report={}, adapter=True)
     with pytest.raises(InputError, match="is no adapter"):
         make_folder(str(model), tmp_path / "no", license="mit", report={}, adapter=True)
+
+
+def test_numbers_of_other_weights_of_the_same_size_are_refused(model, tmp_path):
+    run = run_folder(tmp_path, model)
+    make_folder(str(run), tmp_path / "one", license="mit", report=report_of(run))
+    with pytest.raises(DiffutronError, match="the report is of other weights: for 'ev "):
+        make_folder(str(run), tmp_path / "other", license="mit", report=report_of(model))
+    with pytest.raises(DiffutronError, match="none that"):
+        make_folder(str(run), tmp_path / "other", license="mit", report={**report_of(run), "fills": [{"text": "ev"}]})
+
+
+def test_sources_without_a_name_do_not_tell_their_folder(model, tmp_path):
+    run = run_folder(tmp_path, model)
+    report = {"by_source": {"/mnt/ayse/texts/haber.txt": 7}, "licenses": {}, "fingerprint": "abc"}
+    (run / "corpus" / "report.json").write_text(json.dumps(report))
+    assert make_folder(str(run), tmp_path / "out", license="mit", report={}) == []
+    assert "| haber.txt | 7 |" in (tmp_path / "out" / "README.md").read_text("utf-8")
 
 
 def test_texts_of_the_training_set_in_a_card_are_found(model, tmp_path):
@@ -227,6 +254,9 @@ HARM = {
     "a token": write("notes.md", "hf_" + "a" * 30), "a key": write("notes.md", "AKIA" + "A" * 16),
     "a private key": write("k.txt", "-----BEGIN RSA PRIVATE KEY-----\n"),
     "a password": write("x.yaml", "password: hunter2hunter2"),
+    "a client's secret": write("x.json", '{"client_secret": "hunter2hunter2"}'),
+    "a quoted password": write("x.json", '{"a": {"db_password" : "hunter2hunter2"}}'),
+    "a key of an API": write("x.yaml", "OPENAI_API_KEY=hunter2hunter2"),
     "a credential": write("x.md", "https://a:bcd@example.org"),
     "broken json": write("extra.json", "{"),
 }  # fmt: skip
@@ -253,7 +283,9 @@ def test_a_folder_that_means_harm_is_refused_and_its_code_never_runs(model, tmp_
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("path", ["/mnt/ayse/models/x", r"C:\\Users\\ayse", "/tmp/x/y"])
+@pytest.mark.parametrize(
+    "path", ["/mnt/ayse/models/x", "/lustre/ayse/x", "/content/drive/x", "/Volumes/a/b", r"C:\\Users\\ayse", "/tmp/x/y"]
+)
 def test_a_path_of_a_machine_is_found(model, path):
     (model / "notes.md").write_text(f"from {path}, yesterday")
     [finding] = scan(model)
@@ -262,6 +294,8 @@ def test_a_path_of_a_machine_is_found(model, path):
 
 
 def test_an_innocent_folder_is_not_refused(model):
+    told = "See https://example.org/home/ayse/x. `mask_token: [MASK]`, secret: none, and/or 3 km/h."
+    (model / "README.md").write_text(told)
     assert scan(model) == []
 
 
@@ -295,10 +329,13 @@ class Hub:
     """Enough of the hub's client: keeps what it is sent, and may break off."""
 
     def __init__(self, fails_after=None):
-        self.files, self.fails_after, self.made = {}, fails_after, []
+        self.files, self.fails_after, self.made, self.is_private = {}, fails_after, [], True
 
     def create_repo(self, repository, *, private, exist_ok):
         self.made.append((repository, private, exist_ok))
+
+    def repo_info(self, repository):
+        return SimpleNamespace(private=self.is_private)
 
     def get_paths_info(self, repository, paths):
         import hashlib
@@ -330,6 +367,48 @@ def test_an_upload_that_broke_off_goes_on_where_it_stopped(model, tmp_path):
     (model / "config.json").write_text((model / "config.json").read_text() + "\n")
     assert upload(model, "org/tiny", api=hub) == ["config.json"]
     assert load_file(model / "model.safetensors")
+
+
+def test_the_same_command_goes_on_after_an_upload_that_broke_off(model, tmp_path, publish, monkeypatch):
+    hub = Hub(fails_after=3)
+    monkeypatch.setattr("diffutron.publish.upload.HfApi", lambda: hub)
+    command = ("tiny", "--out", "out", "--license", "mit", "--without-numbers", "--to", "org/tiny")
+    _, err = publish(*command, code=1)
+    assert "goes on where it stopped" in err
+    publish(*command)
+    assert sorted(hub.files) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    (tmp_path / "out" / "README.md").write_text("another")
+    _, err = publish(*command, code=1)
+    assert "out exists and holds something else" in err
+    assert (tmp_path / "out" / "README.md").read_text() == "another"
+
+
+def test_what_is_refused_leaves_no_folder_behind(model, tmp_path, publish):
+    (tmp_path / "before").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    _, err = publish("tiny", "--out", "before/out", "--license", "mit", "--without-numbers",
+                     "--limits", "password: hunter2hunter2", code=1)  # fmt: skip
+    assert "out must not be published: README.md: holds a password" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert not list((tmp_path / "before").iterdir())
+
+
+def test_nothing_private_is_sent_to_a_public_repository(model):
+    hub = Hub()
+    hub.is_private = False
+    with pytest.raises(InputError, match="exists and is public"):
+        upload(model, "org/tiny", private=True, api=hub)
+    assert not hub.files
+
+
+@pytest.mark.parametrize("error", [ValueError("Repo id must be in the form 'org/name'"), httpx.ConnectError("no")])
+def test_what_the_hubs_client_raises_is_one_line(model, error):
+    class Refusing(Hub):
+        def create_repo(self, *_, **__):
+            raise error
+
+    with pytest.raises(InputError, match="could not be written"):
+        upload(model, "org/tiny", api=Refusing())
 
 
 def test_weights_whose_header_has_a_pickles_first_byte_are_weights(tmp_path):

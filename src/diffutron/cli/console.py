@@ -97,8 +97,8 @@ class ProgressLine:
         start = time.monotonic()
 
         def show(done: int, total: int) -> None:
-            left = (time.monotonic() - start) / done * (total - done)
-            self.show(f"{name} | {done}/{total} {unit} | eta {duration(left)}", last=done == total and self.live)
+            eta = duration((time.monotonic() - start) / done * (total - done)) if done else "unknown"
+            self.show(f"{name} | {done}/{total} {unit} | eta {eta}", last=done == total and self.live)
 
         return show
 

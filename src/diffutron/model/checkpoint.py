@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -24,7 +26,7 @@ from diffutron.errors import CheckpointError, ModelError
 from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import family_of
 from diffutron.model.lora import merge_lora
-from diffutron.model.names import is_offline, resolve_model
+from diffutron.model.names import is_offline, resolve_model, weights_in
 
 DIFFUSION_CONFIG = "diffusion_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -46,6 +48,7 @@ def load_model(name: str, *, adapters: Sequence[Path | str] = (), device: torch.
     """Load a checkpoint, or an adapter merged into the base it names, as fp32 in evaluation mode.
 
     Args:
+        name: an embedded model, a folder (a training run's, too), or a hub id.
         adapters: folders of further adapters, merged on top one after the other, whatever base they name.
         device: a torch device; "auto" takes a CUDA device where there is one.
 
@@ -64,12 +67,12 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     recover(Path(name))
     place = resolve_model(name)
-    folder = place if isinstance(place, Path) else None
+    folder = weights_in(place) if isinstance(place, Path) else None
     if folder is not None and (folder / "adapter_config.json").is_file():
         return _load_adapter(name, folder, device)
-    # A model name may carry a revision: org/name@rev.
-    repository, _, revision = str(place).partition("@") if folder is None else (str(folder), "", "")
-    where = {"revision": revision or None, "local_files_only": folder is not None or is_offline()}
+    if folder is None and (adapter := _adapter_on_hub(str(place), name)) is not None:
+        return _load_adapter(name, adapter, device)
+    repository, where = (str(folder), {"local_files_only": True}) if folder is not None else _on_hub(str(place))
     with _quiet(), _explained(name):
         config = AutoConfig.from_pretrained(repository, **where)
         family_of(config, name=name)
@@ -77,12 +80,37 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
             repository, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **where
         )
         tokenizer = AutoTokenizer.from_pretrained(repository, **where)
+        beside = folder / DIFFUSION_CONFIG if folder is not None else _fetched(str(place), DIFFUSION_CONFIG)
     if info["missing_keys"]:
         raise ModelError(f"{name}: weights are missing, for one {sorted(info['missing_keys'])[0]!r}")
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"{name}: has no fast tokenizer (tokenizer.json)")
-    diffusion = read_json(folder / DIFFUSION_CONFIG) if folder and (folder / DIFFUSION_CONFIG).is_file() else {}
+    diffusion = read_json(beside) if beside is not None and beside.is_file() else {}
     return Loaded(name, Denoiser(model, name=name).to(device).eval(), tokenizer, diffusion)
+
+
+def _on_hub(place: str) -> tuple[str, dict[str, Any]]:
+    """A hub id, and how to ask for it; a name may carry a revision: org/name@rev."""
+    repository, _, revision = place.partition("@")
+    return repository, {"revision": revision or None, "local_files_only": is_offline()}
+
+
+def _fetched(place: str, file: str) -> Path | None:
+    """One file of a hub repository, if it has it."""
+    repository, where = _on_hub(place)
+    with contextlib.suppress(EntryNotFoundError):
+        return Path(hf_hub_download(repository, file, **where))
+    return None
+
+
+def _adapter_on_hub(place: str, name: str) -> Path | None:
+    """The folder of an adapter that a hub repository holds, fetched; none if it holds something else."""
+    with _explained(name):
+        config = _fetched(place, "adapter_config.json")
+        if config is not None:
+            for file in ("adapter_model.safetensors", DIFFUSION_CONFIG, CHAT_TEMPLATE):
+                _fetched(place, file)
+    return config.parent if config is not None else None
 
 
 def _load_adapter(name: str, folder: Path, device: torch.device | str) -> Loaded:
@@ -113,9 +141,10 @@ def resolve_adapter(name: Path | str) -> Path:
     """
     recover(Path(name))
     place = resolve_model(str(name))
-    if not isinstance(place, Path) or not (place / "adapter_config.json").is_file():
+    folder = weights_in(place) if isinstance(place, Path) else _adapter_on_hub(place, str(name))
+    if folder is None or not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{name} is no adapter: there is no {Path(name) / 'adapter_config.json'}")
-    return place
+    return folder
 
 
 def adapted_base(folder: Path, *, name: str = "the adapter") -> str:

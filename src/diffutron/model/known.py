@@ -10,7 +10,7 @@ from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 from diffutron.errors import ModelError
 from diffutron.model.checkpoint import adapted_base
 from diffutron.model.families import family_of
-from diffutron.model.names import is_offline, resolve_model
+from diffutron.model.names import is_offline, resolve_model, weights_in
 
 _MMBERT: dict[str, Any] = {
     "vocab_size": 256_000, "pad_token_id": 0, "eos_token_id": 1, "cls_token_id": 1, "sep_token_id": 1,
@@ -44,6 +44,7 @@ def config_of(name: str) -> PreTrainedConfig:
     if name in KNOWN_SHAPES:
         return known_config(name)
     place = resolve_model(name)
+    place = weights_in(place) if isinstance(place, Path) else place
     if isinstance(place, Path) and (place / "adapter_config.json").is_file():
         return config_of(adapted_base(place))
     try:

@@ -48,6 +48,13 @@ def resolve_model(name: str) -> Path | str:
     raise ModelError(f"model {name!r} is neither an embedded model, a folder, nor a hub id{hint}")
 
 
+def weights_in(place: Path) -> Path:
+    """Where a model or an adapter lies in ``place``: there, or in a training run's folder of the result."""
+    if any((place / name).is_file() for name in ("config.json", "adapter_config.json")):
+        return place
+    return next((place / name for name in ("adapter", "model") if (place / name).is_dir()), place)
+
+
 def _embedded_folder(name: str) -> Path | None:
     spec = importlib.util.find_spec("diffutron_mini")
     for root in spec.submodule_search_locations or [] if spec else []:

@@ -10,9 +10,14 @@ from typing import Any
 import yaml
 
 from diffutron.errors import DataError
+from diffutron.generation import fill
+from diffutron.model import Loaded
 from diffutron.publish.source import Source
+from diffutron.tokens.codec import TextCodec
 
 CARD_RATE = 0.15
+FILL_TOLERANCE = 1e-3
+"""how far the probability of a fill may be from the report's, as a share: another machine's arithmetic"""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Card:
             "license": self.license, "language": "tr", "library_name": "diffutron", "pipeline_tag": "fill-mask",
             "tags": ["masked-diffusion", "diffusion-language-model", "fill-mask"],
         }  # fmt: skip
-        if self.source.base:
-            found["base_model"] = self.source.base
+        if self.source.base_id:
+            found["base_model"] = self.source.base_id
             found["base_model_relation"] = "adapter" if self.is_adapter else "finetune"
         if names := sorted(self.source.corpus.get("by_source", {})):
             found["datasets"] = names
@@ -75,7 +80,9 @@ class Card:
     def _filled(self, language: str) -> str:
         words = _WORDS[language]
         template = files("diffutron.publish").joinpath(f"card.{language}.md").read_text(encoding="utf-8")
-        load = _LOAD_ADAPTER if self.is_adapter else _LOAD_MODEL
+        load = _LOAD_MODEL
+        if self.is_adapter:
+            load = _LOAD_ADAPTER if self.source.base_id else _LOAD_ADAPTER_OF_OURS
         return template.format(**{
             "name": self.name, "repository": self.repository, "parameters": f"{self.parameters / 1e6:.1f}",
             "dtype": self.dtype, "license": self.license, "limits": self.limits,
@@ -119,19 +126,30 @@ class Card:
         return "\n".join([*rows, "", told])
 
 
-def check_report(report: dict[str, Any], *, parameters: int) -> None:
-    """
+def check_report(report: dict[str, Any], loaded: Loaded) -> None:
+    """See that a report is of this model: its size, and the masked sentences that it fills, which are filled again.
+
     Raises:
-        DataError: it is no report of this model.
+        DataError: it is no report, or of another model.
     """
     try:
-        found = int(report["num_parameters"])
+        size = int(report["num_parameters"])
+        fills = {each["text"]: float(each["ways"][0]["score"]) for each in report["fills"]}
         for each in report["sets"]:
             _at_card_rate(each)
-    except (KeyError, TypeError, ValueError, StopIteration):
+    except (KeyError, IndexError, TypeError, ValueError, StopIteration):
         raise DataError("the report is none that `diffutron eval report` wrote") from None
-    if found != parameters:
-        raise DataError(f"the report is of another model: it has {found:,} parameters, and this one {parameters:,}")
+    parameters = loaded.denoiser.num_parameters
+    if size != parameters:
+        raise DataError(f"the report is of another model: it has {size:,} parameters, and this one {parameters:,}")
+    codec = TextCodec(loaded.tokenizer)
+    for text, told in fills.items():
+        found = fill(loaded.denoiser, codec, text, top_k=1)[0].score
+        if abs(found - told) > FILL_TOLERANCE * found:
+            raise DataError(
+                f"the report is of other weights: for {text!r} its best fill has probability {told:.3g}, and this "
+                f"model's {found:.3g}; measure again with diffutron eval report"
+            )
 
 
 def _at_card_rate(scores: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +169,12 @@ from transformers import AutoModelForMaskedLM
 
 base = AutoModelForMaskedLM.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, "{repository}")
+```"""
+_LOAD_ADAPTER_OF_OURS = """```python
+import diffutron
+
+model = diffutron.load("{base}", adapters=["{repository}"])
+print(model.fill("Ankara, Türkiye'nin [MASK].")[0])
 ```"""
 
 _WORDS = {

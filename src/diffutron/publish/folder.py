@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
 import shutil
@@ -18,12 +19,14 @@ from diffutron.publish.onnx import export_onnx
 from diffutron.publish.scan import Finding, scan
 from diffutron.publish.source import Source
 
-_ABSOLUTE = re.compile(r"(?<![\w.])/(?:[\w.\-]+/)+([\w.\-]+)")
+_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[\w.\-]+/)+([\w.\-]+)")
+"""not in an address: there // and a name go before it"""
 
 
 def make_folder(
     name: str, out: Path, *, license: str, report: dict[str, Any], dtype: str = "float16", adapter: bool = False,
     title: str | None = None, repository: str | None = None, limits: str = "", onnx: bool = False,
+    base_id: str | None = None,
 ) -> list[Finding]:  # fmt: skip
     """Write what is to be published of a run, adapter or model; the folder appears whole.
 
@@ -31,27 +34,27 @@ def make_folder(
         report: what ``eval report`` measured of it; empty for a card without numbers.
         adapter: publish the adapter alone, and not merged into its base.
         onnx: add the network as ``model.onnx``, in float32.
+        base_id: what the hub calls the base of an adapter that was trained on a folder.
 
     Returns:
         What must not be published, which the folder holds all the same: look, mend, and make it again.
 
     Raises:
-        InputError: there is no adapter to publish alone, or ``out`` is not empty. ModelError: there is no such model.
+        InputError: there is no adapter to publish alone, or none could load it. ModelError: there is no such model.
         DataError: the report is of another model.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty; choose another folder")
-    source = Source.of(name)
+    source = Source.of(name, base_id=base_id)
     if adapter and not source.is_adapter:
         raise InputError(f"{name} is no adapter; leave out --adapter")
+    if adapter and not source.has_usable_base:
+        raise InputError(f"the base of {name} is a folder, {source.base}, that others lack; --base names it on the hub")
     refuse(scan(source.weights, paths=False), source.weights)  # those are taken out
-    loaded = load_model(str(source.weights) if Path(name).exists() else name)
-    parameters = loaded.denoiser.num_parameters
+    loaded = load_model(name, device="cpu")
     if report:
-        check_report(report, parameters=parameters)
+        check_report(report, loaded)
     card = Card(
-        title or repository or Path(name).name, license, repository or out.name, source, report, parameters, dtype,
-        adapter, limits,
+        title or repository or Path(name).name, license, repository or out.name, source, report,
+        loaded.denoiser.num_parameters, dtype, adapter, limits,
     )  # fmt: skip
     with appearing(out) as draft:
         if adapter:
@@ -79,6 +82,25 @@ def make_folder(
             text = json.dumps(source.manifest, ensure_ascii=False, indent=2) + "\n"
             (draft / "training.json").write_text(_without_paths(text), encoding="utf-8")
     return scan(out, training_texts=source.training_texts())
+
+
+def put(folder: Path, out: Path, *, again: bool) -> None:
+    """Give a folder that was made its name.
+
+    Args:
+        again: whether the same may lie there already, of a command that broke off.
+
+    Raises:
+        InputError: something else lies there.
+    """
+    if out.exists() and any(out.iterdir()):
+        same = filecmp.cmpfiles(folder, out, {each.name for each in (*folder.iterdir(), *out.iterdir())}, shallow=False)
+        if not again or same[1] or same[2]:
+            raise InputError(f"{out} exists and holds something else; choose another folder")
+        return
+    with appearing(out) as draft:
+        for each in folder.iterdir():
+            each.rename(draft / each.name)
 
 
 def refuse(findings: list[Finding], folder: Path) -> None:

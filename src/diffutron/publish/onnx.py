@@ -19,7 +19,7 @@ from diffutron.model.attention import use_segments
 
 TOLERANCE = 1e-4
 """how far a logit may be from torch's"""
-_SHAPES = ((1, 7), (3, 24))
+_SHAPES = ((1, 7), (3, 24), (1, 300))
 
 
 class _Logits(nn.Module):

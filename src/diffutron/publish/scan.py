@@ -22,11 +22,13 @@ _SECRETS = {
     "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}", "a GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{20,}",
     "an OpenAI key": r"\bsk-[A-Za-z0-9_-]{20,}", "an AWS key": r"\bAKIA[0-9A-Z]{16}\b",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "a password": r"(?i)\b(?:password|passwd|secret)\s*[=:]\s*\S{6,}",
+    "a password": r"(?i)(?:password|passwd|secret|api[_-]?key|(?:access|auth)[_-]?token)\w*[\"']?\s*[=:]\s*"
+    r"(?!null|none|true|false)[\"']?[^\s\"',}]{6,}",
     "a token in an address": r"https?://[^/\s:@]+:[^/\s:@]+@",
 }  # fmt: skip
 _PATHS = re.compile(
-    r"(?:(?<![\w.:/])/(?:home|root|Users|mnt|tmp|work|data|scratch|var|opt)/[\w.\-/]+|\b[A-Z]:\\\\?[\w.\-\\]+)"
+    r"(?:(?<![\w.:/])/(?:home|root|Users|Volumes|mnt|media|tmp|work|workspaces?|data|datasets|scratch|lustre|gpfs|nfs|srv"
+    r"|projects?|content|kaggle|dbfs|var|opt|run)/[\w.\-/]+|\b[A-Z]:\\\\?[\w.\-\\]+)"
 )
 _WORD = re.compile(r"\w+")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffutron.corpus import read_texts
 from diffutron.errors import ModelError
-from diffutron.model.names import resolve_model
+from diffutron.model.names import EMBEDDED, resolve_model, weights_in
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Source:
         corpus: what the corpus report counts, empty if there is none.
         recipe: the run's recipe as YAML.
         train: the corpus's training part, if it is still there.
+        base_id: what the hub calls the model that an adapter adapts, if it is there.
     """
 
     weights: Path
@@ -30,26 +31,33 @@ class Source:
     corpus: dict[str, Any]
     recipe: str | None
     train: Path | None
+    base_id: str | None
 
     @classmethod
-    def of(cls, name: str) -> Source:
+    def of(cls, name: str, *, base_id: str | None = None) -> Source:
         """
+        Args:
+            base_id: the base's name on the hub, if the adapter was trained on a folder.
+
         Raises:
             ModelError: there is no such folder, or nothing in it to publish.
         """
         place = resolve_model(name)
         if not isinstance(place, Path):
             raise ModelError(f"{name} is on the hub already; publish a folder")
-        weights = next((place / each for each in ("adapter", "model") if (place / each).is_dir()), place)
+        weights = weights_in(place)
         if not any((weights / each).is_file() for each in ("config.json", "adapter_config.json")):
             raise ModelError(f"{name} holds neither a model nor an adapter: there is no config.json")
         manifest = _json(place / "run.json") or _json(weights / "training.json")
         corpus = _json(place / "corpus" / "report.json") or manifest.get("corpus") or {}
+        if sizes := corpus.get("by_source"):  # a source without a name has its path for one
+            corpus = {**corpus, "by_source": {_last_of(label): size for label, size in sizes.items()}}
         recipe = next((each for each in (place / "recipe.yaml", weights / "recipe.yaml") if each.is_file()), None)
         train = place / "corpus" / "train.jsonl.gz"
         return cls(
             weights, {key: value for key, value in manifest.items() if key not in ("command", "corpus")}, corpus,
             recipe.read_text(encoding="utf-8") if recipe else None, train if train.is_file() else None,
+            base_id or _hub_id_in(weights),
         )  # fmt: skip
 
     @property
@@ -58,14 +66,35 @@ class Source:
 
     @property
     def base(self) -> str | None:
-        """What an adapter adapts, by its name."""
+        """What an adapter adapts, by the name that others can use, or at least know it by."""
         if not self.is_adapter:
             return None
-        base = _json(self.weights / "adapter_config.json").get("base_model_name_or_path")
-        return Path(str(base)).name if base and Path(str(base)).is_absolute() else base
+        base = _base_in(self.weights)
+        return self.base_id or (_last_of(base) if base else None)
+
+    @property
+    def has_usable_base(self) -> bool:
+        """Whether whoever loads the adapter elsewhere will find its base."""
+        return self.base_id is not None or self.base in EMBEDDED
 
     def training_texts(self) -> Iterator[str]:
         return read_texts(self.train) if self.train is not None else iter(())
+
+
+def _last_of(name: str) -> str:
+    """The end of an absolute path, any other name as it is."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _base_in(weights: Path) -> str | None:
+    base = _json(weights / "adapter_config.json").get("base_model_name_or_path")
+    return str(base) if base else None
+
+
+def _hub_id_in(weights: Path) -> str | None:
+    """Folders are recorded as absolute paths, embedded models without a slash."""
+    base = _base_in(weights)
+    return base if base and "/" in base and not Path(base).is_absolute() else None
 
 
 def _json(path: Path) -> dict[str, Any]:

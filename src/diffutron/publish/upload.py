@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -23,13 +24,15 @@ def upload(
         The files that had to be sent.
 
     Raises:
-        InputError: the hub cannot be reached, or refuses.
+        InputError: the hub cannot be reached, or refuses; or the repository is public where a private one is wanted.
     """
     api = api or HfApi()
     files = sorted(path for path in folder.iterdir() if path.is_file())
     sent = []
     try:
         api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:
+            raise InputError(f"{repository} exists and is public; make it private on the hub, or leave out --private")
         there: dict[str, Any] = {
             each.path: each for each in api.get_paths_info(repository, [path.name for path in files])
         }
@@ -41,7 +44,7 @@ def upload(
                 )
                 sent.append(path.name)
         on_progress(len(files), len(files))
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{repository} could not be written: {reason}; the same command goes on where it stopped"

@@ -21,6 +21,7 @@ from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus
 from diffutron.errors import CheckpointError, RecipeError
 from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import write_json
+from diffutron.model.names import weights_in
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
 from diffutron.tokens.shards import open_shards
@@ -128,7 +129,7 @@ def load_trainable(recipe: TrainRecipe) -> tuple[Loaded, PeftModel | None]:
         loaded.denoiser.requires_grad_(True)
         return loaded, None
     base = Path(recipe.model)
-    base_name = str(base.resolve()) if base.is_dir() else recipe.model  # loads from any working directory
+    base_name = str(weights_in(base.resolve())) if base.is_dir() else recipe.model  # loads from any working directory
     return loaded, add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=base_name)
 
 
