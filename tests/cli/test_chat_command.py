@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from diffutron.cli.main import main
+from diffutron.corpus.conversations import read_conversations
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
 
@@ -47,14 +48,15 @@ def test_every_line_of_a_pipe_is_a_question_and_gets_an_answer(run):
 def test_commands_change_the_talk(run, place):
     once, _ = run(*CHAT, said="evde ne var\n")
     out, err = run(
-        *CHAT, said="/seed 5\nevde ne var\n/reset\n/seed 0\nevde ne var\n/save talk.json\n/quit\nevde ne var\n"
+        *CHAT, said="/seed 5\nevde ne var\n/reset\n/seed 0\nevde ne var\n/save talk.jsonl\n/quit\nevde ne var\n"
     )
     _, again = out.splitlines()
     assert again + "\n" == once
     assert "forgotten" in err
-    kept = json.loads((place / "talk.json").read_text("utf-8"))["messages"]
-    assert kept[0] == {"role": "user", "content": "evde ne var"}
-    assert kept[1:] == ([{"role": "assistant", "content": again}] if again else [])
+    run(*CHAT, said="denizde ne var\n/save talk.jsonl\n")
+    kept = list(read_conversations(place / "talk.jsonl"))  # as train reads it
+    assert [each.turns[0].text for each in kept] == ["evde ne var", "denizde ne var"]
+    assert kept[0].turns[1].text == again
 
 
 def test_watch_shows_the_answer_and_not_the_question(run):
@@ -64,16 +66,24 @@ def test_watch_shows_the_answer_and_not_the_question(run):
     assert all("var" not in line.split("░")[0][:8] for line in lines[:1])
 
 
-def test_a_full_context_is_told(run):
-    out, err = run(*CHAT, said="evlerimizden ve denizden ne var\n" * 12)
+def test_a_full_context_is_told(run, place):
+    out, err = run(*CHAT, said="evlerimizden ve denizden ne var\n" * 12 + "/save talk.jsonl\n")
     assert len(out.splitlines()) == 12
     assert "the context is full: the first" in err
+    [kept] = read_conversations(place / "talk.jsonl")
+    assert len(kept.turns) == 24  # what the model forgot is saved all the same
+
+
+def test_in_a_pipe_a_line_that_is_no_command_is_a_question(run):
+    out, _ = run(*CHAT, said="/etc nedir?\nevde ne var\n")
+    assert len(out.splitlines()) == 2
 
 
 @pytest.mark.parametrize(("said", "told"), [
     ("/seed x\n", "/seed needs a whole number, at least 0, not 'x'"), ("/steps 0\n", "/steps needs a whole number"),
-    ("/nothing\n", "there is no command /nothing"), ("/save\n", "/save needs a file"),
-    ("/save no/such/folder/x\n", "no/such/folder/x could not be written"),
+    ("/save\n", "/save needs a file that ends with .jsonl"), ("/save x.json\n", "/save needs a file that ends with"),
+    ("/save x.jsonl\n", "there is nothing to save yet"),
+    ("ev\n/save no/such/folder/x.jsonl\n", "no/such/folder/x.jsonl could not be written"),
     ("ev " * 300 + "\n", "the question does not fit"),
 ])  # fmt: skip
 def test_a_fault_in_a_pipe_is_one_line_and_code_1(run, said, told):

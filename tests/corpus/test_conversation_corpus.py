@@ -6,6 +6,7 @@ import pytest
 
 from diffutron.corpus import CorpusSettings, build_corpus
 from diffutron.corpus.conversations import read_conversations
+from diffutron.errors import DiffutronError
 
 # Thirty of which no two share words.
 PASSAGES = [" ".join(f"kent{place}bölüm{number}" for place in range(16)) + "." for number in range(30)]
@@ -49,6 +50,20 @@ def test_no_passage_is_trained_on_and_held_out(tmp_path):
     # Without the field they are shared, or the test would say nothing.
     loose = build(tmp_path, RECORDS)
     assert passages_of(loose.train) & passages_of(loose.heldout)
+
+
+def test_a_group_is_kept_beside_its_conversations(tmp_path):
+    corpus = build(tmp_path, RECORDS, source={"group_field": "input"})
+    groups = {}
+    for each in [*read_conversations(corpus.train), *read_conversations(corpus.heldout)]:
+        groups.setdefault(each.group, set()).add(each.turns[0].text.partition("\n\n")[2])
+    assert "" not in groups
+    assert sorted(groups.values(), key=str) == [{passage} for passage in sorted(PASSAGES, key=lambda text: str({text}))]
+
+
+def test_a_group_field_that_records_lack_is_told(tmp_path):
+    with pytest.raises(DiffutronError, match="has no field 'passage' to be grouped by"):
+        build(tmp_path, RECORDS, source={"group_field": "passage"})
 
 
 def test_every_broken_conversation_is_quarantined_with_its_reason(tmp_path):

@@ -20,9 +20,12 @@ TURNS = (Turn("user", ASKED), Turn("assistant", ANSWER))
     {"instruction": ASKED, "context": "", "response": ANSWER},
     {"prompt": ASKED, "response": ANSWER}, {"prompt": ASKED, "completion": ANSWER},
     {"question": ASKED, "answer": ANSWER}, {"soru": ASKED, "cevap": ANSWER}, {"SORU": ASKED, "CEVAP": ANSWER},
+    {"TALİMAT": ASKED, "GİRDİ": "", "ÇIKTI": ANSWER}, {"SORU": ASKED, "YANIT": ANSWER},
+    {"instruction": ASKED, "input": float("nan"), "output": ANSWER},
     {"talimat": ASKED, "girdi": "", "çıktı": ANSWER}, {"Talimat": ASKED, "Çıktı": ANSWER},
     {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWER}]},
     {"messages": [{"role": "Kullanıcı", "content": ASKED}, {"role": "ASİSTAN", "content": ANSWER}]},
+    {"messages": [{"role": "KULLANICI", "content": ASKED}, {"role": "ASISTAN", "content": ANSWER}]},
     {"messages": [{"role": "user", "content": [{"type": "text", "text": ASKED}]},
                   {"role": "assistant", "content": ANSWER}]},
     {"conversations": [{"from": "human", "value": f" {ASKED} "}, {"from": "gpt", "value": ANSWER + "\n"}]},
@@ -36,6 +39,13 @@ def test_what_the_question_is_about_follows_it_and_a_system_text_comes_first():
     assert turns_of(record) == (
         Turn("system", "Kısa yanıtla."), Turn("user", "Özetle.\n\nUzun bir metin."), Turn("assistant", "Kısa."),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [("instruction", "input", "response"), ("question", "bağlam", "answer"),
+                                   ("SORU", "Metin", "YANIT"), ("prompt", "context", "completion")])  # fmt: skip
+def test_no_column_that_a_question_is_about_is_dropped(names):
+    record = dict(zip(names, ("Özetle.", "Uzun bir metin.", "Kısa."), strict=True))
+    assert turns_of(record) == (Turn("user", "Özetle.\n\nUzun bir metin."), Turn("assistant", "Kısa."))
 
 
 def test_a_number_is_an_answer():

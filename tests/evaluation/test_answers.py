@@ -9,6 +9,7 @@ from diffutron.corpus.conversations import Turn
 from diffutron.errors import DataError
 from diffutron.evaluation.answers import (
     AnswerScores,
+    Number,
     Rate,
     chrf,
     compare_answers,
@@ -64,6 +65,40 @@ def test_scores_count_answers_and_their_ends():
 
 def scores_wanted():
     return ["ankara.", "kısa", "su", "kenarı deniz"]
+
+
+def test_answers_about_one_passage_are_drawn_together():
+    """Three passages, all right or all wrong: 300 answers tell no more than three."""
+    replies = [reply("su" if place < 100 else "ev") for place in range(300)]
+    groups = [f"passage {place // 100}" for place in range(300)]
+    alone = score_answers(replies, ["su"] * 300).exact
+    together = score_answers(replies, ["su"] * 300, groups=groups)
+    assert (alone.value, alone.num_groups) == (pytest.approx(1 / 3), 300)
+    assert alone.high - alone.low < 0.12
+    assert (together.exact.value, together.exact.num, together.exact.num_groups) == (pytest.approx(1 / 3), 300, 3)
+    assert (together.exact.low, together.exact.high) == (0, 1)
+    better = score_answers([reply("su")] * 300, ["su"] * 300, groups=groups)
+    assert compare_answers(better, together, "exact").value == pytest.approx(2 / 3)
+    assert compare_answers(better, together, "exact").p_value > 0.2
+    # Who stands alone is a group of his own.
+    assert score_answers(replies[:4], ["su"] * 4, groups=["a", "", "a", ""]).exact.num_groups == 3
+
+
+@pytest.mark.parametrize(("one", "other", "equal"), [
+    ("-5", "5", False), ("−5", "-5", True), ("(-5)", "-5", True), ("3-5", "3 5", True), ("1,5", "15", False),
+    ("12:30", "1230", False), ("5.", "5", True), ("+", "", False), ("Işık!", "ışık", True), ("“Su”", "su", True),
+    ("a.b", "a b", True),
+])  # fmt: skip
+def test_equal_answers_differ_in_case_and_punctuation_but_not_in_signs(one, other, equal):
+    assert (folded(one) == folded(other)) is equal
+
+
+@pytest.mark.parametrize(("answer", "is_number"), [
+    ("7", True), ("-7", True), ("1.000.000", True), ("3,14", True), ("7.", True), ("5 7", False), ("yedi", False),
+    ("7 elma", False), ("1.00.0", False), ("", False),
+])  # fmt: skip
+def test_what_is_a_number(answer, is_number):
+    assert Number(kind="number").holds(answer) is is_number
 
 
 @pytest.mark.parametrize("tag", ["[/Answer]", "[Question]", "<s>", "</s>", "Yanıt:", "Soru:"])

@@ -78,6 +78,7 @@ def chat(
                 raise DataError(f"no question of {data} fits into the context; lower --max-new-tokens")
         conversations = sorted(found, key=lambda each: draw(each.text, seed, "eval"))[:limit]
     questions, wanted = asked(conversations)
+    groups = [each.group for each in conversations]
     result: dict[str, Any] = {
         "data": str(data), "num": len(questions), "unfit": unfit, "seed": seed, "max_new_tokens": max_new_tokens,
         "sampler": settings.model_dump(mode="json"), "models": {},
@@ -85,8 +86,9 @@ def chat(
     scores: dict[str, AnswerScores] = {}
     if questions:
         result["sources"] = Counter(each.source for each in conversations)
+        result["num_groups"] = len(set(groups) - {""}) + groups.count("")
         nearest = [Reply(nearest_sentence(each), "stop", 0, seed) for each in questions]
-        scores["nearest sentence"] = score_answers(nearest, wanted, seed=seed)
+        scores["nearest sentence"] = score_answers(nearest, wanted, groups=groups, seed=seed)
     for name, talker in talkers.items():
         followed = _followed(talker, settings, max_new_tokens, seed)
         own: dict[str, Any] = {"followed": asdict(followed)}
@@ -95,7 +97,7 @@ def chat(
             replies = reply_to(
                 talker, questions, settings, max_new_tokens=max_new_tokens, seed=seed, on_progress=progress
             )
-            scores[name] = score_answers(replies, wanted, seed=seed)
+            scores[name] = score_answers(replies, wanted, groups=groups, seed=seed)
             own["answers"] = [reply.text for reply in replies]
             for turns, reply, text in list(zip(questions, replies, wanted, strict=True))[:show]:
                 note(f"{turns[-1].text[:120]!r}\n  wanted {text!r}\n  {reply.finish_reason:>6} {reply.text!r}")
@@ -176,7 +178,9 @@ def _print(result: dict[str, Any]) -> None:
             print(f"{name}: {own['unread']} questions do not fit into the context, and count as answered with nothing")
     if result["unfit"]:
         print(f"{result['unfit']} questions do not fit into the context, and are left out")
-    print(f"{result['num']} answers of {result['data']}, seed {result['seed']}; 95 % intervals over answers")
+    groups = result.get("num_groups", result["num"])
+    units = "answers" if groups == result["num"] else f"the {groups} groups of answers"
+    print(f"{result['num']} answers of {result['data']}, seed {result['seed']}; 95 % intervals over {units}")
 
 
 def _cell(found: dict[str, float] | None) -> str:

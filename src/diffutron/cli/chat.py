@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "/reset: forget what was said; /seed N: other answers; /steps N: denoiser calls, /steps: one a token; "
-    "/watch: show how an answer emerges, or no more; /save FILE: keep the conversation; /quit"
+    "/watch: show how an answer emerges, or no more; /save FILE.jsonl: add the conversation to it; /quit"
 )
 
 
@@ -53,7 +52,8 @@ def chat(
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
-    """Talk with an instruction-tuned model. Without a terminal, every line of the input is a question."""
+    """Talk with an instruction-tuned model. Without a terminal, the lines of the input are the questions, one after
+    the other in one conversation; /reset begins another. What is no command there is a question."""
     from diffutron.api import load
 
     settings = {
@@ -61,11 +61,12 @@ def chat(
         "repetition_penalty": repetition_penalty, "end_penalty": end_penalty,
     }  # fmt: skip
     talk = Talk(load(model, adapters=adapter or ()), system, template, max_new_tokens, settings, seed, watch, fast)
-    for line in lines_of(sys.stdin.isatty() and not json):
+    typed = sys.stdin.isatty()
+    for line in lines_of(typed and not json):
         try:
-            reply = talk.hear(line)
+            reply = talk.hear(line, strict=typed)
         except DiffutronError as error:
-            if not sys.stdin.isatty():
+            if not typed:
                 raise
             note(f"error: {error}")  # a mistyped command ends no conversation
             continue
@@ -101,20 +102,23 @@ class Talk:
         self.model, self.template, self.max_new_tokens, self.settings = model, template, max_new_tokens, settings
         self.seed, self.watch, self.fast, self.is_over = seed, watch, fast, False
         self.opening = [{"role": "system", "content": system}] if system else []
-        self.messages = list(self.opening)
+        self.messages, self.said = list(self.opening), list(self.opening)
         self._commands: dict[str, Callable[[str], None]] = {
             "reset": self._reset, "seed": self._seed, "steps": self._steps, "watch": self._watch, "save": self._save,
             "help": lambda _: note(HELP), "quit": self._quit,
         }  # fmt: skip
 
-    def hear(self, line: str) -> Reply | None:
+    def hear(self, line: str, *, strict: bool = True) -> Reply | None:
         """Answer a question, or obey a command.
+
+        Args:
+            strict: take whatever begins with a slash for a command, misspelt or not.
 
         Raises:
             InputError: there is no such command, or the question does not fit into the context.
         """
-        if line.startswith("/"):
-            name, _, argument = line[1:].partition(" ")
+        name, _, argument = line[1:].partition(" ")
+        if line.startswith("/") and (strict or name in self._commands):
             if name not in self._commands:
                 raise InputError(f"there is no command /{name}; {HELP}")
             self._commands[name](argument.strip())
@@ -129,12 +133,14 @@ class Talk:
             note(f"the context is full: the first {reply.num_forgotten} turns are left out")
             kept = len(self.opening)
             del messages[kept : kept + reply.num_forgotten]
-        # An empty answer is none, and a template has no place for it.
-        self.messages = [*messages, {"role": "assistant", "content": reply.text}] if reply.text else self.messages
+        if reply.text:  # an empty answer is none, and a template has no place for it
+            answer = {"role": "assistant", "content": reply.text}
+            self.messages = [*messages, answer]
+            self.said += [messages[-1], answer]
         return reply
 
     def _reset(self, argument: str) -> None:
-        self.messages = list(self.opening)
+        self.messages, self.said = list(self.opening), list(self.opening)
         note("forgotten")
 
     def _seed(self, argument: str) -> None:
@@ -147,11 +153,14 @@ class Talk:
         self.watch = not self.watch
 
     def _save(self, argument: str) -> None:
-        if not argument:
-            raise InputError("/save needs a file")
-        text = json_module.dumps({"messages": self.messages}, ensure_ascii=False) + "\n"
+        if not argument.endswith(".jsonl"):
+            raise InputError("/save needs a file that ends with .jsonl; the conversation is added to it as a line")
+        if self.said == self.opening:
+            raise InputError("there is nothing to save yet")
+        text = json_module.dumps({"messages": self.said}, ensure_ascii=False) + "\n"
         try:
-            Path(argument).write_text(text, encoding="utf-8")
+            with open(argument, "a", encoding="utf-8") as stream:
+                stream.write(text)
         except OSError as error:
             raise InputError(f"{argument} could not be written: {error.strerror}") from None
         note(f"kept in {escape(argument)}")

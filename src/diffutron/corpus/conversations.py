@@ -20,14 +20,15 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "asistan": "assistant",
 }  # fmt: skip
 """what sets call the roles"""
-COLUMNS: tuple[tuple[str, str | None, str], ...] = (
-    ("instruction", "input", "output"),  # Alpaca, LlamaTurk
-    ("input", None, "output"),  # InstrucTurca
-    ("instruction", "context", "response"),  # Dolly
-    ("prompt", None, "response"), ("prompt", None, "completion"), ("question", "context", "answer"),
-    ("soru", "metin", "cevap"), ("talimat", "girdi", "çıktı"), ("talimat", "giriş", "çıktı"),
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("instruction", "output"), ("instruction", "response"),  # Alpaca, LlamaTurk; Dolly
+    ("input", "output"),  # InstrucTurca
+    ("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("soru", "cevap"), ("soru", "yanıt"),
+    ("talimat", "çıktı"), ("talimat", "yanıt"),
 )  # fmt: skip
-"""names of what is asked, of what it is about, and of the answer; the first that a record has counts"""
+"""names of what is asked and of the answer; the first pair that a record has counts"""
+ABOUT = ("input", "context", "metin", "girdi", "giriş", "bağlam")
+"""names of what a question is about; it follows the question"""
 _LISTS = ("messages", "conversations", "conversation")
 
 
@@ -46,12 +47,14 @@ class Conversation:
     Attributes:
         place: where it was read, ``file:line``.
         source, license: as the record has them; empty if it does not.
+        group: what those about one thing share, e.g. a passage; empty if it stands alone.
     """
 
     turns: tuple[Turn, ...]
     place: str = ""
     source: str = ""
     license: str = ""
+    group: str = ""
 
     @property
     def text(self) -> str:
@@ -85,7 +88,7 @@ def read_conversations(path: Path | str, *, on_fault: OnFault = warn_of_fault) -
         except ValueError as error:
             on_fault(Fault(place, str(error)))
             continue
-        yield Conversation(turns, place, *(str(record.get(name) or "") for name in ("source", "license")))
+        yield Conversation(turns, place, *(str(record.get(name) or "") for name in ("source", "license", "group")))
 
 
 def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -94,21 +97,21 @@ def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     Raises:
         ValueError: it is of no known kind, or no conversation; says why.
     """
-    fields = {_folded(str(name)): value for name, value in record.items()}
+    fields = {_folded(str(name)): None if _is_empty_cell(value) else value for name, value in record.items()}
     for name in _LISTS:
         if name in fields:
             return checked(turns_in(fields[name], name))
-    for asked, about, answer in COLUMNS:
-        if asked in fields and answer in fields:
-            texts = [_text(fields[asked], asked)]
-            if about is not None and fields.get(about):
-                texts.append(_text(fields[about], about))
+    for asked, answer in COLUMNS:
+        if _folded(asked) in fields and _folded(answer) in fields:
+            others = [name for name in ABOUT if name != asked and fields.get(_folded(name))]
+            texts = [_text(fields[_folded(name)], name) for name in (asked, *others)]
             question = "\n\n".join(text for text in texts if text)
             system = _text(fields.get("system") or "", "system")
             opening = [Turn("system", system)] if system else []
-            return checked([*opening, Turn("user", question), Turn("assistant", _text(fields[answer], answer))])
-    known = ", ".join(f"{asked} and {answer}" for asked, _, answer in COLUMNS)
-    raise ValueError(f"has neither messages nor any of {known}; it has {', '.join(fields) or 'nothing'}")
+            given = _text(fields[_folded(answer)], answer)
+            return checked([*opening, Turn("user", question), Turn("assistant", given)])
+    known = ", ".join(f"{asked} and {answer}" for asked, answer in COLUMNS)
+    raise ValueError(f"has neither messages nor any of {known}; it has {', '.join(map(str, record)) or 'nothing'}")
 
 
 def checked(turns: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -146,16 +149,24 @@ def turns_in(value: Any, name: str = "messages") -> list[Turn]:
         if not isinstance(message, dict):
             raise ValueError(f"message {number} is a {type(message).__name__}, not an object")
         role = message.get("role", message.get("from"))
-        if not isinstance(role, str) or _folded(role) not in ROLES:
+        if not isinstance(role, str) or _folded(role) not in _ROLES:
             raise ValueError(f"message {number} has the unknown role {role!r}")
         content = message.get("content", message.get("value"))
-        turns.append(Turn(ROLES[_folded(role)], _text(_joined(content), f"message {number}")))
+        turns.append(Turn(_ROLES[_folded(role)], _text(_joined(content), f"message {number}")))
     return turns
 
 
 def _folded(name: str) -> str:
-    """In small letters, whatever the case: İ gives i here."""
-    return name.strip().casefold().replace("\u0307", "")
+    """In small letters, whatever the case and by whose rules: I, İ and ı give i here, so ÇIKTI is çıktı."""
+    return name.strip().casefold().replace("\u0307", "").replace("ı", "i")
+
+
+_ROLES = {_folded(name): role for name, role in ROLES.items()}
+
+
+def _is_empty_cell(value: Any) -> bool:
+    """Not a number, as libraries read the empty cell of a table."""
+    return isinstance(value, float) and value != value
 
 
 def _joined(content: Any) -> Any:
@@ -169,8 +180,6 @@ def _joined(content: Any) -> Any:
 
 
 def _text(value: Any, name: str) -> str:
-    if isinstance(value, float) and value != value:
-        value = None  # an empty cell of a table
     if isinstance(value, bool | int | float):
         value = str(value)  # an answer may be a number
     if not isinstance(value, str):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from diffutron.corpus.clean import Cleaner, lacks_turkish_letters
 from diffutron.corpus.contamination import ContaminationIndex
 from diffutron.corpus.conversations import messages_of, text_of, turns_of
-from diffutron.corpus.draws import draw, uniform
+from diffutron.corpus.draws import draw, text_digest, uniform
 from diffutron.corpus.duplicates import MinHash, clusters, exact_key, paragraph_keys, repeated
 from diffutron.corpus.filters import TextView, build_filters
 from diffutron.corpus.plan import Plan, Task, file_digest, write_json
@@ -101,8 +101,12 @@ class ReadRecords(Step):
         self, place: str, record: dict[str, Any], source: SourceSettings, on_fault: OnFault
     ) -> Document | None:
         matches, text, own = _matches(record, source), record.get(source.text_field), dict[str, Any]()
-        if source.group_field is not None and record.get(source.group_field):
-            own["group"] = str(record[source.group_field])
+        if matches and source.group_field is not None:
+            if source.group_field not in record:
+                on_fault(Fault(place, f"has no field {source.group_field!r} to be grouped by"))
+                return None
+            if record[source.group_field]:
+                own["group"] = str(record[source.group_field])
         if matches and source.kind == "conversations":
             try:
                 own["messages"] = messages_of(turns_of(record))
@@ -352,6 +356,8 @@ class WriteParts(Step):
         if "messages" in meta:
             record["messages"] = meta["messages"]
             tally.conversations += 1
+        if "group" in meta:
+            record["group"] = f"{text_digest(meta['group']):016x}"
         for _ in range(copies):
             (heldout if is_heldout else train).write(record)
         if copies == 0:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from diffutron.corpus.conversations import Conversation, Turn
 from diffutron.corpus.language import language_of
 from diffutron.errors import DataError
-from diffutron.evaluation.score import Difference, bootstrap, paired_difference
+from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
 from diffutron.generation.chat import Chat, Reply
 from diffutron.generation.sampler import SamplerSettings
 from diffutron.recipe import Settings
@@ -25,17 +26,20 @@ from diffutron.text import lower_tr, normalise
 NGRAM, BETA = 6, 2
 """chrF: runs of up to so many characters, and how much more recall counts than precision"""
 _TAG = re.compile(r"\[/?(?:Question|Answer|SYS)\]|<[^<>\s]{1,20}>|(?:Soru|Yanıt|Yönerge):")
+_MINUS, _POINT = "\u2212", "\u22c5"
+"""signs, not punctuation, for what belongs to a number"""
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|\n+")
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A mean over ``num`` answers with its 95 % interval."""
+    """A mean over ``num`` answers with its 95 % interval, for which whole groups, ``num_groups``, are drawn again."""
 
     value: float
     low: float
     high: float
     num: int
+    num_groups: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class AnswerScores:
         tagged: that hold a template's tag.
         unread: questions that did not fit into the context; their answers are empty, and count.
         each: the values of each answer, by the name of the score, for comparisons.
+        groups: the group of each answer; answers about one passage rise and fall together.
     """
 
     exact: Rate
@@ -59,6 +64,7 @@ class AnswerScores:
     tagged: Rate
     unread: int
     each: dict[str, list[float]]
+    groups: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return {**{name: asdict(getattr(self, name)) for name in MEASURES}, "unread": self.unread}
@@ -89,8 +95,13 @@ def reply_to(
     return replies
 
 
-def score_answers(replies: Sequence[Reply], wanted: Sequence[str], *, seed: int = 0) -> AnswerScores:
+def score_answers(
+    replies: Sequence[Reply], wanted: Sequence[str], *, groups: Sequence[str] = (), seed: int = 0
+) -> AnswerScores:
     """
+    Args:
+        groups: of each answer, what it shares with others; nothing, or an empty name, is a group of its own.
+
     Raises:
         DataError: there is none.
     """
@@ -105,26 +116,43 @@ def score_answers(replies: Sequence[Reply], wanted: Sequence[str], *, seed: int 
         "tagged": [float(_TAG.search(given) is not None) for given, _ in pairs],
     }
     unread = sum(reply.finish_reason == "failed" for reply in replies)
-    rates = {name: rate(values, seed=seed) for name, values in each.items()}
-    return AnswerScores(**rates, unread=unread, each=each)
+    named = tuple(name or f"answer {place}" for place, name in enumerate(groups or [""] * len(replies)))
+    rates = {name: rate(values, groups=named, seed=seed) for name, values in each.items()}
+    return AnswerScores(**rates, unread=unread, each=each, groups=named)
 
 
 def compare_answers(one: AnswerScores, other: AnswerScores, name: str, *, seed: int = 0) -> Difference:
     """How much higher a score of ``one`` is, on the same questions."""
-    before, after = np.array(other.each[name]), np.array(one.each[name])
-    return paired_difference(before, after, np.ones(len(before)), seed=seed)
+    before, counts = _sums(other.each[name], other.groups)
+    after, _ = _sums(one.each[name], one.groups)
+    return paired_difference(before, after, counts, seed=seed)
 
 
-def rate(values: Sequence[float], *, seed: int = 0) -> Rate:
-    found = np.asarray(values, dtype=np.float64)
-    low, high = bootstrap(lambda picked: float(found[picked].mean()), len(found), seed=seed)
-    return Rate(float(found.mean()), low, high, len(found))
+def rate(values: Sequence[float], *, groups: Sequence[str] = (), seed: int = 0) -> Rate:
+    """The mean of the values; without groups, each is drawn again for itself."""
+    sums, counts = _sums(values, groups or tuple(map(str, range(len(values)))))
+    low, high = bootstrap_ratio(sums, counts, seed=seed)
+    return Rate(float(sums.sum() / counts.sum()), low, high, len(values), len(sums))
+
+
+def _sums(values: Sequence[float], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sum and the number of the values of each group."""
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros(place.max() + 1)
+    np.add.at(sums, place, values)
+    return sums, np.bincount(place).astype(np.float64)
 
 
 def folded(text: str) -> str:
-    """In small letters, without punctuation, with single blanks: what two equal answers have in common."""
-    plain = "".join(" " if unicodedata.category(each)[0] in "PZSC" else each for each in lower_tr(normalise(text)))
-    return " ".join(plain.split())
+    """In small letters, without punctuation, with single blanks: what two equal answers have in common.
+
+    A number keeps its sign, and what divides its digits becomes a point; signs say what they say: -5 is not 5, 12,5 is
+    12.5, and + is not nothing.
+    """
+    text = lower_tr(normalise(text)).replace(_MINUS, "-")
+    text = re.sub(r"(?<=\d)[.,:](?=\d)", _POINT, re.sub(r"(?<!\w)-(?=\d)", _MINUS, text))
+    plain = "".join(" " if unicodedata.category(each)[0] in "PZC" else each for each in text)
+    return " ".join(plain.replace(_POINT, ".").replace(_MINUS, "-").split())
 
 
 def word_f1(given: str, wanted: str) -> float:
@@ -241,7 +269,8 @@ class Number(Settings):
     kind: Literal["number"]
 
     def holds(self, answer: str) -> bool:
-        return re.fullmatch(r"[+-]?\d+(?:[.,]\d+)?", folded(answer).replace(" ", ".")) is not None
+        plain = answer.strip().removesuffix(".")
+        return re.fullmatch(r"[+\-\u2212]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:[.,]\d+)?", plain) is not None
 
 
 class EndsWith(Settings):
