@@ -12,6 +12,7 @@ keeps its JSON in ``docs/results/mini.json``, and rewrites what stands between `
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import re
@@ -72,10 +73,17 @@ def judge(conversations: Path, most: int) -> None:
                "--max-new-tokens", "32", "--json", "--offline"]  # fmt: skip
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     found["data"] = conversations.name
+    found["weights"] = digest("mini-instruct")
     for own in found["models"].values():
         own.pop("answers", None)  # they quote the passages
     ANSWERS.parent.mkdir(exist_ok=True)
     ANSWERS.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def digest(name: str) -> str:
+    """Of an adapter's weights: numbers of former ones must not fill a card."""
+    with open(CARDS / name / "adapter_model.safetensors", "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def filled(page: str, numbers: dict[str, Any]) -> str:
@@ -125,7 +133,7 @@ def card(numbers: dict[str, Any], *, side: str) -> str:
 def answers(numbers: dict[str, Any]) -> str:
     """The answers of both models and of the baseline."""
     found = numbers.get("answers")
-    if found is None:
+    if found is None or found["weights"] != digest("mini-instruct"):
         return "Not measured yet: `make results` with `--answers`."
     columns = {"exact": "exact", "f1": "F1 of words", "chrf": "chrF", "ended": "ended itself", "tagged": "with a tag",
                "followed": "instructions followed"}  # fmt: skip
@@ -134,7 +142,7 @@ def answers(numbers: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(_share(own.get(column)) for column in columns)} |")
     told = (
         f"Seed {found['seed']}, at most {found['max_new_tokens']} pieces, questions that fit into the context; 95 % "
-        "intervals over answers."
+        f"intervals over the {found['num_groups']} passages of the questions, and over the instructions."
     )
     return "\n".join([*lines, "", told])
 

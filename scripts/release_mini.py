@@ -35,7 +35,8 @@ ORIGINS = {
 
 HEADINGS = {"mini-instruct": "Answers to questions held out passage by passage"}
 REPEATED = {
-    "mini-instruct": "Again with `diffutron eval chat --data FILE --source passages`, on the run's held-out file."
+    "mini-instruct": "Again with `diffutron eval chat --against mini --data FILE --source passages --fitting "
+    "--max-new-tokens 32 --limit N`, where FILE is the held-out part of the run's corpus and N the number of questions."
 }
 PERPLEXITY_REPEATED = (
     "A row alone with `diffutron eval ppl --model {name} --data FILE`. Comparable only between models with the same "
@@ -63,9 +64,20 @@ def release(run: Path, result: Path, name: str, *, on: str | None = None) -> Non
     Args:
         on: the embedded model that an adapter was trained on, wherever that lay at the time.
     """
-    target = PACKAGE / name
+    report = json.loads((run / "corpus" / "report.json").read_text())
+    if unknown := sorted(set(report["by_source"]) - set(ORIGINS)):
+        raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {run} comes from")
+    draft, target = PACKAGE / f".{name}", PACKAGE / name
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(result, draft)
+    dress(draft, run, report, name, on)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(result, target)
+    draft.rename(target)
+    print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
+
+
+def dress(target: Path, run: Path, report: dict[str, Any], name: str, on: str | None) -> None:
+    """Put the recipe, the manifest and the card beside the weights."""
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     if on is not None:
@@ -76,13 +88,11 @@ def release(run: Path, result: Path, name: str, *, on: str | None = None) -> Non
     (target / "recipe.yaml").write_text(recipe, encoding="utf-8")
     manifest = json.loads((run / "run.json").read_text())
     manifest.pop("command")
-    report = json.loads((run / "corpus" / "report.json").read_text())
     report.pop("recipe")
     (target / "training.json").write_text(
         json.dumps({**manifest, "corpus": report}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
     (target / "README.md").write_text(card(name, run, manifest, report), encoding="utf-8")
-    print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
 
 
 def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any]) -> str:
@@ -139,7 +149,7 @@ parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.
 
 ## Training texts
 
-| source | domain | licence of the records | characters |
+| source | domain | licence of the records | characters, repetitions counted |
 |---|---|---|---|
 {rows}
 
