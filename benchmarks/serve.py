@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures
 import json
 import os
 import platform
@@ -40,7 +41,7 @@ def memory_of(server: ServerProcess) -> int:
 
 
 async def load(url: str, clients: int, seconds: float, tokens: int) -> dict[str, Any]:
-    """So many clients for so long; each asks again as soon as it is answered, after a breath if it was refused."""
+    """So many clients for so long; each asks again as soon as it is answered, or when it was told to if refused."""
     end, found, statuses = time.monotonic() + seconds, [0], Counter[int]()
     waits = list[float]()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -58,13 +59,26 @@ async def load(url: str, clients: int, seconds: float, tokens: int) -> dict[str,
                     found[0] += answer.json()["usage"]["completion_tokens"]
                     waits.append(time.monotonic() - begun)
                 elif answer.status_code != 200:
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(float(answer.headers.get("retry-after", 0.5)))
 
         await asyncio.gather(*(one(number) for number in range(clients)))
     return {
         "tokens_per_second": found[0] / seconds, "statuses": {str(key): each for key, each in statuses.items()},
         "median_seconds": statistics.median(waits) if waits else None,
     }  # fmt: skip
+
+
+def speed(server: ServerProcess, clients: int, seconds: float) -> float:
+    """Tokens committed a second while so many clients are being served, after three seconds to fill up.
+
+    Whole answers would be too coarse: eight clients end theirs nearly at once.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(asyncio.run, load(server.url, clients, seconds + 4, TOKENS))
+        time.sleep(3)
+        before, begun = server.metric("tokens"), time.perf_counter()
+        time.sleep(seconds)
+        return (server.metric("tokens") - before) / (time.perf_counter() - begun)
 
 
 def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:
@@ -74,8 +88,7 @@ def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:
         for name, options in (("ours", ()), ("one_by_one", ("--max-rows", "1"))):
             server = ServerProcess(model, *options)
             try:
-                asyncio.run(load(server.url, 8, 3, TOKENS))
-                speeds[name].append(asyncio.run(load(server.url, 8, seconds, TOKENS))["tokens_per_second"])
+                speeds[name].append(speed(server, 8, seconds))
             finally:
                 server.stop()
     return {name: [round(each, 1) for each in found] for name, found in speeds.items()}
@@ -84,8 +97,7 @@ def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:
 def overload(model: str, seconds: float) -> dict[str, Any]:
     server = ServerProcess(model)
     try:
-        asyncio.run(load(server.url, 8, 5, TOKENS))
-        best = max(asyncio.run(load(server.url, clients, 20, TOKENS))["tokens_per_second"] for clients in (8, 16, 32))
+        best = max(speed(server, clients, 20) for clients in (8, 16, 32))
         before = memory_of(server)
         under = asyncio.run(load(server.url, 8 * 10 + 128 + 40, seconds, TOKENS))
         return {

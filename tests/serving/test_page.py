@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
-from test_process import Server
+
+from diffutron.testing.process import ServerProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium; make chromium brings it")]
@@ -13,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no 
 
 @pytest.fixture(scope="module")
 def server():
-    server = Server("mini")
+    server = ServerProcess("mini")
     yield server
     server.stop()
 
