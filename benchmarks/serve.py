@@ -74,11 +74,13 @@ def speed(server: ServerProcess, clients: int, seconds: float) -> float:
     Whole answers would be too coarse: eight clients end theirs nearly at once.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        pool.submit(asyncio.run, load(server.url, clients, seconds + 4, TOKENS))
+        asked = pool.submit(asyncio.run, load(server.url, clients, seconds + 4, TOKENS))
         time.sleep(3)
         before, begun = server.metric("tokens"), time.perf_counter()
         time.sleep(seconds)
-        return (server.metric("tokens") - before) / (time.perf_counter() - begun)
+        found = (server.metric("tokens") - before) / (time.perf_counter() - begun)
+        asked.result()  # or the reason why nobody was served
+    return found
 
 
 def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:

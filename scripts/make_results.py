@@ -12,7 +12,6 @@ keeps its JSON in ``docs/results/mini.json``, and rewrites what stands between `
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from diffutron.cli.evaluation_report import at_15
+from diffutron.corpus.plan import file_digest
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = ROOT / "docs" / "results" / "mini.json"
@@ -82,8 +82,7 @@ def judge(conversations: Path, most: int) -> None:
 
 def digest(name: str) -> str:
     """Of an adapter's weights: numbers of former ones must not fill a card."""
-    with open(CARDS / name / "adapter_model.safetensors", "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return file_digest(CARDS / name / "adapter_model.safetensors")[:16]
 
 
 def filled(page: str, numbers: dict[str, Any]) -> str:

@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from diffutron.model.checkpoint import appearing
+
 PACKAGE = Path(__file__).parents[1] / "models" / "mini" / "src" / "diffutron_mini"
 # Where the texts of each source of the recipes come from.
 ORIGINS = {
@@ -67,12 +69,10 @@ def release(run: Path, result: Path, name: str, *, on: str | None = None) -> Non
     report = json.loads((run / "corpus" / "report.json").read_text())
     if unknown := sorted(set(report["by_source"]) - set(ORIGINS)):
         raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {run} comes from")
-    draft, target = PACKAGE / f".{name}", PACKAGE / name
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(result, draft)
-    dress(draft, run, report, name, on)
-    shutil.rmtree(target, ignore_errors=True)
-    draft.rename(target)
+    target = PACKAGE / name
+    with appearing(target) as draft:
+        shutil.copytree(result, draft, dirs_exist_ok=True)
+        dress(draft, run, report, name, on)
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
 
 

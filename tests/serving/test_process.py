@@ -13,8 +13,6 @@ import pytest
 from diffutron.testing import tiny_folder
 from diffutron.testing.process import ServerProcess
 
-BODY_SECONDS = 20
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -86,9 +86,9 @@ def chat(
     scores: dict[str, AnswerScores] = {}
     if questions:
         result["sources"] = Counter(each.source for each in conversations)
-        result["num_groups"] = len(set(groups) - {""}) + groups.count("")
         nearest = [Reply(nearest_sentence(each), "stop", 0, seed) for each in questions]
         scores["nearest sentence"] = score_answers(nearest, wanted, groups=groups, seed=seed)
+        result["num_groups"] = scores["nearest sentence"].exact.num_groups
     for name, talker in talkers.items():
         followed = _followed(talker, settings, max_new_tokens, seed)
         own: dict[str, Any] = {"followed": asdict(followed)}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as json_module
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +38,7 @@ def publish(
     offline: OfflineOption = False,
 ) -> None:
     """A folder that others can load and trust: plain weights, cards of measured numbers, recipe and manifest."""
-    from diffutron.publish.folder import make_folder, put, refuse
+    from diffutron.publish.folder import make_folder
     from diffutron.publish.source import Source
     from diffutron.publish.upload import upload
 
@@ -58,51 +56,30 @@ def publish(
     if to is not None and offline:
         raise InputError("--to needs the hub, and --offline forbids it")
     measured = _report(report) if report is not None else {}
-    if out is not None and to is None and out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty; choose another folder")
-    with _scratch(None if dry_run else out) as scratch:
-        folder = scratch / (out.name if out else "published")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / (out.name if out else "published") if dry_run or out is None else out
         findings = make_folder(
             source, folder, license=license, report=measured, dtype=dtype, adapter=adapter, title=name,
-            repository=to, limits=limits, onnx=onnx, base_id=base,
+            repository=to, limits=limits, onnx=onnx, base_id=base, refusing=not dry_run, again=to is not None,
         )  # fmt: skip
         sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         card = (folder / "README.md").read_text(encoding="utf-8")
         if Source.of(source).train is None:
             note("what it was trained on is not at hand: the card was not searched for it")
-        if dry_run:
-            for finding in findings:
-                note(f"must not be published: {finding}")
-        else:
-            assert out is not None
-            refuse(findings, out)
-            put(folder, out, again=to is not None)
+        for finding in findings:
+            note(f"must not be published: {finding}")
     sent = []
-    if to is not None and out is not None and not dry_run:
-        sent = upload(out, to, private=private, on_progress=ProgressLine().counter("publish", "files"))
+    if to is not None and not dry_run:
+        sent = upload(folder, to, private=private, on_progress=ProgressLine().counter("publish", "files"))
     if json:
         found = [str(each) for each in findings]
         print_json(
-            {"out": None if dry_run else str(out), "files": sizes, "findings": found, "card": card, "sent": sent}
+            {"out": None if dry_run else str(folder), "files": sizes, "findings": found, "card": card, "sent": sent}
         )
         return
     for file, size in sizes.items():
         print(f"{count(size):>8}B  {file}")
-    print(f"\n{card}" if dry_run else out)
-
-
-@contextlib.contextmanager
-def _scratch(out: Path | None) -> Iterator[Path]:
-    """Where a folder is made and scanned before it gets its name, beside it: what is refused leaves nothing."""
-    beside = out.absolute().parent if out is not None else None
-    try:
-        if beside is not None:
-            beside.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=beside, prefix=".publish-")
-    except OSError as error:
-        raise InputError(f"{out} cannot be made: {error.strerror}") from None
-    with scratch as name:
-        yield Path(name)
+    print(f"\n{card}" if dry_run else folder)
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -97,19 +97,18 @@ def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
     Raises:
         ValueError: it is of no known kind, or no conversation; says why.
     """
-    fields = {_folded(str(name)): None if _is_empty_cell(value) else value for name, value in record.items()}
+    fields = {_known(str(name)): None if _is_empty_cell(value) else value for name, value in record.items()}
     for name in _LISTS:
         if name in fields:
             return checked(turns_in(fields[name], name))
     for asked, answer in COLUMNS:
-        if _folded(asked) in fields and _folded(answer) in fields:
-            others = [name for name in ABOUT if name != asked and fields.get(_folded(name))]
-            texts = [_text(fields[_folded(name)], name) for name in (asked, *others)]
+        if asked in fields and answer in fields:
+            others = [name for name in ABOUT if name != asked and fields.get(name)]
+            texts = [_text(fields[name], name) for name in (asked, *others)]
             question = "\n\n".join(text for text in texts if text)
             system = _text(fields.get("system") or "", "system")
             opening = [Turn("system", system)] if system else []
-            given = _text(fields[_folded(answer)], answer)
-            return checked([*opening, Turn("user", question), Turn("assistant", given)])
+            return checked([*opening, Turn("user", question), Turn("assistant", _text(fields[answer], answer))])
     known = ", ".join(f"{asked} and {answer}" for asked, answer in COLUMNS)
     raise ValueError(f"has neither messages nor any of {known}; it has {', '.join(map(str, record)) or 'nothing'}")
 
@@ -162,6 +161,12 @@ def _folded(name: str) -> str:
 
 
 _ROLES = {_folded(name): role for name, role in ROLES.items()}
+_FIELDS = {_folded(name): name for name in (*_LISTS, "system", *ABOUT, *(name for pair in COLUMNS for name in pair))}
+
+
+def _known(name: str) -> str:
+    """The name that a field has here, whatever the case of its letters."""
+    return _FIELDS.get(_folded(name), name)
 
 
 def _is_empty_cell(value: Any) -> bool:

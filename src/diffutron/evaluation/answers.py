@@ -116,7 +116,7 @@ def score_answers(
         "tagged": [float(_TAG.search(given) is not None) for given, _ in pairs],
     }
     unread = sum(reply.finish_reason == "failed" for reply in replies)
-    named = tuple(name or f"answer {place}" for place, name in enumerate(groups or [""] * len(replies)))
+    named = _named(groups or [""] * len(replies))
     rates = {name: rate(values, groups=named, seed=seed) for name, values in each.items()}
     return AnswerScores(**rates, unread=unread, each=each, groups=named)
 
@@ -130,9 +130,14 @@ def compare_answers(one: AnswerScores, other: AnswerScores, name: str, *, seed: 
 
 def rate(values: Sequence[float], *, groups: Sequence[str] = (), seed: int = 0) -> Rate:
     """The mean of the values; without groups, each is drawn again for itself."""
-    sums, counts = _sums(values, groups or tuple(map(str, range(len(values)))))
+    sums, counts = _sums(values, groups or _named([""] * len(values)))
     low, high = bootstrap_ratio(sums, counts, seed=seed)
     return Rate(float(sums.sum() / counts.sum()), low, high, len(values), len(sums))
+
+
+def _named(groups: Sequence[str]) -> tuple[str, ...]:
+    """The same groups, with a name for each answer that stands alone."""
+    return tuple(name or f"answer {place}" for place, name in enumerate(groups))
 
 
 def _sums(values: Sequence[float], groups: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -26,7 +26,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[\w.\-]+/)+([\w.\-]+)")
 def make_folder(
     name: str, out: Path, *, license: str, report: dict[str, Any], dtype: str = "float16", adapter: bool = False,
     title: str | None = None, repository: str | None = None, limits: str = "", onnx: bool = False,
-    base_id: str | None = None,
+    base_id: str | None = None, refusing: bool = False, again: bool = False,
 ) -> list[Finding]:  # fmt: skip
     """Write what is to be published of a run, adapter or model; the folder appears whole.
 
@@ -35,14 +35,19 @@ def make_folder(
         adapter: publish the adapter alone, and not merged into its base.
         onnx: add the network as ``model.onnx``, in float32.
         base_id: what the hub calls the base of an adapter that was trained on a folder.
+        refusing: leave no folder, if it would hold what must not be published.
+        again: let the same folder lie there already, of an upload that broke off.
 
     Returns:
         What must not be published, which the folder holds all the same: look, mend, and make it again.
 
     Raises:
-        InputError: there is no adapter to publish alone, or none could load it. ModelError: there is no such model.
-        DataError: the report is of another model.
+        InputError: there is no adapter to publish alone, or none could load it, or ``out`` is not empty. ModelError:
+            there is no such model. DataError: the report is of another model, or something was refused.
     """
+    is_taken = out.exists() and any(out.iterdir())
+    if is_taken and not again:
+        raise InputError(f"{out} exists and is not empty; choose another folder")
     source = Source.of(name, base_id=base_id)
     if adapter and not source.is_adapter:
         raise InputError(f"{name} is no adapter; leave out --adapter")
@@ -81,26 +86,12 @@ def make_folder(
         if source.manifest:
             text = json.dumps(source.manifest, ensure_ascii=False, indent=2) + "\n"
             (draft / "training.json").write_text(_without_paths(text), encoding="utf-8")
-    return scan(out, training_texts=source.training_texts())
-
-
-def put(folder: Path, out: Path, *, again: bool) -> None:
-    """Give a folder that was made its name.
-
-    Args:
-        again: whether the same may lie there already, of a command that broke off.
-
-    Raises:
-        InputError: something else lies there.
-    """
-    if out.exists() and any(out.iterdir()):
-        same = filecmp.cmpfiles(folder, out, {each.name for each in (*folder.iterdir(), *out.iterdir())}, shallow=False)
-        if not again or same[1] or same[2]:
+        findings = scan(draft, training_texts=source.training_texts())
+        if refusing:
+            refuse(findings, out)
+        if is_taken and not _is_same(draft, out):
             raise InputError(f"{out} exists and holds something else; choose another folder")
-        return
-    with appearing(out) as draft:
-        for each in folder.iterdir():
-            each.rename(draft / each.name)
+    return findings
 
 
 def refuse(findings: list[Finding], folder: Path) -> None:
@@ -111,6 +102,12 @@ def refuse(findings: list[Finding], folder: Path) -> None:
     if findings:
         more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
         raise DataError(f"{folder} must not be published: {findings[0]}{more}")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files, byte by byte."""
+    names = {each.name for each in (*one.iterdir(), *other.iterdir())}
+    return set(filecmp.cmpfiles(one, other, names, shallow=False)[0]) == names
 
 
 def _without_paths(text: str) -> str:
