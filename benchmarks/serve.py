@@ -4,8 +4,10 @@
 
 * batching: eight clients, each with its next request as soon as the last is answered; tokens a second of a server that
   denoises up to eight texts in a call, over those of one that denoises one.
-* overload: ten times as many clients as saturate the server, for the time given; the tokens of answered requests a
-  second, over the best of the server, and every status that was sent.
+* overload: requests arrive at ten times the rate at which the server can answer them, at random moments, whatever it
+  answers; tokens committed a second, over the best of the server with 8, 16 and 32 clients, the tokens of whole
+  answers, and every status that was sent.
+* crowd: 248 clients that ask again as soon as they are answered, or when a refusal told them to.
 * leaving: requests that are streamed and left after their first event; tokens committed after that.
 * silence: the 95th percentile of small requests with and without 500 connections that send half a header.
 """
@@ -18,6 +20,7 @@ import concurrent.futures
 import json
 import os
 import platform
+import random
 import socket
 import statistics
 import sys
@@ -38,6 +41,34 @@ def memory_of(server: ServerProcess) -> int:
     """Resident bytes of the worker and its parent."""
     own = psutil.Process(server.process.pid)
     return sum(each.memory_info().rss for each in [own, *own.children(recursive=True)])
+
+
+async def arrivals(url: str, rate: float, seconds: float, tokens: int) -> dict[str, Any]:
+    """Requests at so many a second, each at a moment of its own; whoever is not answered in time leaves."""
+    moments, statuses, answered = random.Random(0), Counter[str](), [0]
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+
+        async def one(seed: int) -> None:
+            body = {"prompt": PROMPTS[seed % len(PROMPTS)], "max_tokens": tokens, "seed": seed}
+            answer = await client.post("/v1/completions", json=body)
+            statuses[str(answer.status_code)] += 1
+            if answer.status_code == 200:
+                answered[0] += answer.json()["usage"]["completion_tokens"]
+
+        asked, end, next_one = set[asyncio.Task[None]](), time.monotonic() + seconds, time.monotonic()
+        while next_one < end:
+            await asyncio.sleep(next_one - time.monotonic())
+            asked.add(asyncio.ensure_future(one(len(asked))))
+            next_one += moments.expovariate(rate)
+        waiting = [each for each in asked if not each.done()]
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    return {
+        "asked_per_second": len(asked) / seconds, "answered_tokens_per_second": answered[0] / seconds,
+        "statuses": dict(statuses), "still_waiting": len(waiting),
+    }  # fmt: skip
 
 
 async def load(url: str, clients: int, seconds: float, tokens: int) -> dict[str, Any]:
@@ -97,15 +128,21 @@ def batching(model: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def overload(model: str, seconds: float) -> dict[str, Any]:
+    """The best of the server, then ten times as many requests as that answers, then a crowd for a fifth of the time."""
     server = ServerProcess(model)
     try:
-        best = max(speed(server, clients, 20) for clients in (8, 16, 32))
-        before = memory_of(server)
-        under = asyncio.run(load(server.url, 8 * 10 + 128 + 40, seconds, TOKENS))
+        best = max(speed(server, clients, 30) for clients in (8, 16, 32))
+        rate, before, resident = 10 * best / TOKENS, server.metric("tokens"), memory_of(server)
+        under = asyncio.run(arrivals(server.url, rate, seconds, TOKENS))
+        found = (server.metric("tokens") - before) / seconds
+        grown = memory_of(server) / resident - 1
+        server.wait_until_idle()
+        before = server.metric("tokens")
+        crowd = asyncio.run(load(server.url, 8 * 10 + 128 + 40, seconds / 5, TOKENS))
         return {
-            "best_tokens_per_second": round(best, 1), "kept_share": round(under["tokens_per_second"] / best, 3),
-            "statuses": under["statuses"], "memory_grew_by": round(memory_of(server) / before - 1, 3),
-            "seconds": seconds,
+            "best_tokens_per_second": round(best, 1), "kept_share": round(found / best, 3), "seconds": seconds,
+            **{name: round(each, 1) if isinstance(each, float) else each for name, each in under.items()},
+            "memory_grew_by": round(grown, 3), "crowd": crowd["statuses"],
         }  # fmt: skip
     finally:
         server.stop()

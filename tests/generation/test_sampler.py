@@ -288,6 +288,8 @@ def test_filters_keep_the_token_that_crosses_top_p_the_k_best_and_what_is_near_t
     assert kept_by(logits, min_p=0.29) == [0, 1, 2]
     assert kept_by(logits, top_k=3, top_p=0.9) == [0, 1, 2]  # of what the k best hold: 0.8 of 0.95 is not enough
     assert kept_by(logits) == [0, 1, 2, 3]
+    for smallest in ({"top_p": 5e-324}, {"top_p": 5e-324, "top_k": 2}, {"top_k": 1, "min_p": 1.0}):
+        assert kept_by(logits, **smallest) == [0]  # the best is never filtered, however small the number
 
 
 def drawn_by_sorting(logits, u, top_p, min_p):

@@ -51,6 +51,21 @@ def test_wheels_fill_generate_and_know_their_recipes(installed):
     assert "cpt" in call(installed, "recipe", "ls")
 
 
+@pytest.mark.slow
+def test_installed_from_a_checkout_the_models_of_the_checkout_are_there(tmp_path):
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    for name in ("mini", "samples/speeches.jsonl.gz"):
+        # Here diffutron-mini is installed as well.
+        code = "from diffutron.model import names; import importlib.util as u; u.find_spec = lambda name: None; "
+        code += f"print(names.__file__, names.embedded_file({name!r}))"
+        found = subprocess.check_output(
+            [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True
+        )
+        assert str(tmp_path) in found.split()[0]
+        assert Path(found.split()[1]) == ROOT / "models/mini/src/diffutron_mini" / name
+
+
 def test_wheel_of_the_code_is_light_and_has_the_recipes(tmp_path):
     import zipfile
 

@@ -165,6 +165,9 @@ def test_too_many_are_refused_and_a_draining_engine_takes_none(generator):
     waiting = [handed(engine, canvases=[generator.canvas(Request("ev", 6))])[1] for _ in range(2)]
     with pytest.raises(QueueFull, match="2 requests wait already"):
         handed(engine, work=lambda pause: 1)
+    assert engine.retry_seconds <= 5
+    engine._taken[0] -= 30  # so long ago the last one's waiting was over: half of two want as long
+    assert 30 < engine.retry_seconds <= 35
     threading.Timer(0.2, hold.set).start()
     engine.close(seconds=20)
     assert all(each.wait().error is None for each in waiting)  # what was under way was finished

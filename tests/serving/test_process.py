@@ -4,6 +4,7 @@ import concurrent.futures
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import httpx
@@ -108,15 +109,25 @@ def test_connections_that_send_no_headers_are_closed_and_hinder_nobody(model):
 
 def test_what_is_under_way_is_finished_when_it_is_told_to_stop(model):
     server = ServerProcess(model, "--threads", "1", quiet=True)
-    body = {"prompt": "ev", "max_tokens": 60, "n": 8, "order": "random"}
+    body = {"prompt": "ev", "max_tokens": 60, "n": 2, "order": "random", "stream": True, "diffusing": True}
+    begun = threading.Barrier(5)
+
+    def read(seed):
+        with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "seed": seed}, timeout=60) as response:
+            lines = response.iter_lines()
+            first = next(lines)
+            begun.wait(60)
+            return [first, *lines]
+
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        asked = [pool.submit(httpx.post, f"{server.url}/v1/completions", json={**body, "seed": seed}, timeout=60)
-                 for seed in range(4)]  # fmt: skip
-        while server.metric("rows_active") == 0:
-            time.sleep(0.01)
+        asked = [pool.submit(read, seed) for seed in range(4)]
+        begun.wait(60)
         told = server.stop()
-        answers = [each.result() for each in asked]
-    assert [answer.status_code for answer in answers] == [200] * 4, told
+        streams = [[line for line in each.result() if line] for each in asked]
+    for lines in streams:
+        assert lines[-1] == "data: [DONE]", told
+        assert "error" not in lines[-2]
+        assert len(lines) > 60
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/health")
 

@@ -374,6 +374,9 @@ def test_a_stream_is_refused_like_any_request_when_too_many_wait(service):
             found = call(app, "POST", path, json={**body, **more})
             assert found.status_code == 429
             assert found.headers["retry-after"] == "1"
+        # It is said before the body is read, so to whoever sends anything; what needs no model is answered.
+        assert call(app, "POST", "/v1/fill-mask", content=b"{").status_code == 429
+        assert call(app, "POST", "/tokenize", json={"text": "ev"}).status_code == 200
     finally:
         hold.set()
     other.engine.close(seconds=5)

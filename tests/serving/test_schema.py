@@ -17,9 +17,10 @@ pytestmark = pytest.mark.slow
 CASES = 1000 if os.environ.get("DIFFUTRON_SOAK") else 40
 
 
-@pytest.fixture(scope="module")
-def schema(tmp_path_factory):
-    folder = tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
+@pytest.fixture
+def schema(tmp_path):
+    # For each test its own: when a test is over, schemathesis ends the application's life, and the engine with it.
+    folder = tiny_folder(tmp_path / "tiny")
     service = Service(ServeSettings(model="tiny", request_seconds=20), load_model(str(folder)))
     yield schemathesis.openapi.from_asgi("/openapi.json", create_app(service), headers={"host": "127.0.0.1"})
     service.engine.close()
@@ -28,6 +29,7 @@ def schema(tmp_path_factory):
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", MODES, ids=["as allowed", "as not"])
 def test_no_request_is_an_error_of_the_server(schema, mode):
     seen = set()

@@ -7,7 +7,7 @@ import pytest
 from test_chat import conversations
 
 from diffutron.corpus.conversations import Conversation, Turn
-from diffutron.errors import DataError
+from diffutron.errors import DataError, ModelError
 from diffutron.testing import tiny_codec
 from diffutron.tokens.chat import ChatFormat
 from diffutron.tokens.instructions import CUT, TOO_LONG, OneEnd, PaddedEnds, SomeEnds, conversation_rows
@@ -74,3 +74,12 @@ def test_an_ending_belongs_to_its_conversation():
     for one, other in itertools.islice(zip(range(len(SOME)), reversed(range(len(SOME))), strict=True), 50):
         assert forward[one].tolist() == backward[other].tolist()
     assert forward.fingerprint != conversation_rows(SOME, CHAT, max_tokens=200, ending=ending, seed=1).fingerprint
+
+
+def test_a_template_that_does_not_say_what_is_generated_can_ask_but_not_teach():
+    asking = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    chat = ChatFormat(tiny_codec(), asking)
+    conversation = Conversation((Turn("user", "ev ne"), Turn("assistant", "su")), "here")
+    assert chat.encode(conversation.turns[:1], ask=True).ids
+    with pytest.raises(ModelError, match="does not mark what is learned"):
+        conversation_rows([conversation], chat, max_tokens=60)

@@ -99,17 +99,14 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def sample_corpus() -> Path:
-    """The sample corpus inside ``diffutron-mini``."""
-    from importlib.util import find_spec
-
+    """The sample corpus beside the embedded models."""
     from diffutron.errors import DataError
+    from diffutron.model.names import embedded_file
 
-    spec = find_spec("diffutron_mini")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        file = Path(root) / "samples" / "speeches.jsonl.gz"
-        if file.is_file():
-            return file
-    raise DataError("the sample corpus is not installed; pip install 'diffutron[mini]'")
+    file = embedded_file("samples/speeches.jsonl.gz")
+    if file is None:
+        raise DataError("the sample corpus is not installed; pip install 'diffutron[mini]'")
+    return file
 
 
 @contextmanager

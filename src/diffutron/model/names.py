@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from diffutron.errors import ModelError
 
@@ -31,10 +35,10 @@ def resolve_model(name: str) -> Path | str:
         ModelError: no such folder, and not a hub id either; or an embedded model that is not installed.
     """
     if name in EMBEDDED:
-        folder = _embedded_folder(name)
+        folder = embedded_file(name)
         if folder is None:
             raise ModelError(f"model {name!r} is not among the models installed; pip install -U 'diffutron[mini]' "
-                             "brings those that ship")  # fmt: skip
+                             "brings those that ship, and in a checkout pip install ./models/mini")  # fmt: skip
         return folder
     path = Path(name)
     if path.is_dir():
@@ -55,10 +59,22 @@ def weights_in(place: Path) -> Path:
     return next((place / name for name in ("adapter", "model") if (place / name).is_dir()), place)
 
 
-def _embedded_folder(name: str) -> Path | None:
+def embedded_file(name: str) -> Path | None:
+    """A file or folder among what ships beside the code: in ``diffutron-mini``, else in the checkout that pip installed
+    diffutron from."""
     spec = importlib.util.find_spec("diffutron_mini")
-    for root in spec.submodule_search_locations or [] if spec else []:
-        folder = Path(root) / name
-        if folder.is_dir():
-            return folder
-    return None
+    roots = [Path(root) for root in (spec.submodule_search_locations or [] if spec else [])]
+    checkout = _checkout()
+    if checkout is not None:
+        roots.append(checkout / "models" / "mini" / "src" / "diffutron_mini")
+    return next((root / name for root in roots if (root / name).exists()), None)
+
+
+def _checkout() -> Path | None:
+    """The folder of ``pip install .``, as pip records it (PEP 610)."""
+    try:
+        record = importlib.metadata.distribution("diffutron").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    url = urlparse(json.loads(record or "{}").get("url", ""))
+    return Path(url2pathname(url.path)) if url.scheme == "file" else None

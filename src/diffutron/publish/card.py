@@ -85,7 +85,7 @@ class Card:
             load = _LOAD_ADAPTER if self.source.base_id else _LOAD_ADAPTER_OF_OURS
         return template.format(**{
             "name": self.name, "repository": self.repository, "parameters": f"{self.parameters / 1e6:.1f}",
-            "dtype": self.dtype, "license": self.license, "limits": self.limits,
+            "dtype": self.dtype, "license": self.license, "limits": self.limits and f" {self.limits}",
             "made": self._made(words), "numbers": self._numbers(words), "texts": self._texts(words),
             "load": load.format(repository=self.repository, base=self.source.base),
         })  # fmt: skip

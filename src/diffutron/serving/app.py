@@ -99,7 +99,7 @@ def create_app(service: Service) -> Guard:
         route = scope.get("route")
         metrics.count(getattr(route, "path", "other"), status, seconds)
 
-    return Guard(app, settings, count)
+    return Guard(app, settings, full=lambda: service.full, on_response=count)
 
 
 def _add_page(app: FastAPI) -> None:

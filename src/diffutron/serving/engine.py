@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -25,10 +26,15 @@ log = logging.getLogger(__name__)
 
 
 class QueueFull(DiffutronError):
-    """Too many requests wait already."""
+    """Too many requests wait already.
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"{most} requests wait already; try again later")
+    Attributes:
+        retry_seconds: when to try again.
+    """
+
+    def __init__(self, most: int, retry_seconds: int) -> None:
+        super().__init__(f"{most} requests wait already; try again in {retry_seconds} s")
+        self.retry_seconds = retry_seconds
 
 
 class Draining(DiffutronError):
@@ -98,6 +104,8 @@ class StepEngine:
         self._arrived: deque[Ticket] = deque()
         self._active: dict[int, Ticket] = {}
         """by the engine's row"""
+        self._taken: deque[float] = deque(maxlen=32)
+        """when the last tickets ended their waiting"""
         self._numbers = itertools.count()
         self._wake = threading.Condition()
         self._denoising = Denoising(reader, mask_id=mask_id)
@@ -121,6 +129,18 @@ class StepEngine:
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._is_draining
 
+    @property
+    def retry_seconds(self) -> int:
+        """Until half of those who wait will have been served, at the pace of the last ones; from 1 to 60.
+
+        Half, so that whoever comes back finds room, and the engine has not run dry.
+        """
+        taken = list(self._taken)
+        if not taken:
+            return 1
+        pace = (time.monotonic() - taken[0]) / len(taken)
+        return min(60, max(1, math.ceil(self.num_waiting / 2 * pace)))
+
     def hand_in(self, ticket: Ticket) -> Ticket:
         """
         Raises:
@@ -129,8 +149,8 @@ class StepEngine:
         with self._wake:
             if self._is_draining:
                 raise Draining()
-            if len(self._arrived) >= self.max_waiting:
-                raise QueueFull(self.max_waiting)
+            if self.num_waiting >= self.max_waiting:
+                raise QueueFull(self.max_waiting, self.retry_seconds)
             ticket.waiting.extend(range(len(ticket.canvases)))
             self._arrived.append(ticket)
             self._wake.notify()
@@ -160,7 +180,7 @@ class StepEngine:
                     break
                 work = next((each for each in self._arrived if each.work is not None), None)
                 if work is not None:
-                    self._arrived.remove(work)
+                    self._take(work)
                     self._is_working = True
             if work is not None:
                 self._do(work)
@@ -199,9 +219,14 @@ class StepEngine:
                 self._admit(ticket)
             if not ticket.waiting:
                 with self._wake:
-                    self._arrived.remove(ticket)
+                    self._take(ticket)
                 if ticket.is_over:
                     ticket.tell(Done())
+
+    def _take(self, ticket: Ticket) -> None:
+        """Its waiting is over; with the lock."""
+        self._arrived.remove(ticket)
+        self._taken.append(time.monotonic())
 
     def _admit(self, ticket: Ticket) -> None:
         number, row = ticket.waiting.popleft(), next(self._numbers)

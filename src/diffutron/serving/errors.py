@@ -41,7 +41,9 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(DiffutronError)
     async def told(request: Request, error: DiffutronError) -> Response:
         status = status_of(error)
-        headers = {"retry-after": "1"} if status in (429, 503) else {}
+        headers = {}
+        if status in (429, 503):
+            headers["retry-after"] = str(error.retry_seconds if isinstance(error, QueueFull) else 1)
         return JSONResponse(error_body(str(error), status), status_code=status, headers=headers)
 
     @app.exception_handler(RequestValidationError)

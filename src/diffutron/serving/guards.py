@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from diffutron.serving.engine import QueueFull
 from diffutron.serving.errors import error_body
 from diffutron.serving.settings import LOOPBACK, ServeSettings
 
@@ -32,13 +33,16 @@ class Guard:
     """ASGI middleware. A body is read whole before the application sees any of it.
 
     Args:
+        full: what a request that needs the model is told when too many wait. It is told so before its body is read:
+            refusing must cost next to nothing when there is most to refuse.
         on_response: told the route's path, the status and the seconds of every answer.
     """
 
     def __init__(
-        self, app: App, settings: ServeSettings, on_response: Callable[[Scope, int, float], None] = lambda *_: None
-    ) -> None:
-        self.app, self.settings, self.on_response = app, settings, on_response
+        self, app: App, settings: ServeSettings, *, full: Callable[[], QueueFull | None] = lambda: None,
+        on_response: Callable[[Scope, int, float], None] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self.app, self.settings, self.full, self.on_response = app, settings, full, on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,6 +66,9 @@ class Guard:
         refusal = self._refusal(scope["path"], headers)
         if refusal is not None:
             await _refuse(send, *refusal)
+            return
+        if scope["method"] == "POST" and scope["path"].startswith("/v1/") and (full := self.full()) is not None:
+            await _refuse(send, 429, str(full), retry_seconds=full.retry_seconds)
             return
         try:
             body = await asyncio.wait_for(self._body(headers, receive), self.settings.body_seconds)
@@ -119,11 +126,13 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(send: Send, status: int, message: str) -> None:
+async def _refuse(send: Send, status: int, message: str, *, retry_seconds: int | None = None) -> None:
     body = json.dumps(error_body(message, status)).encode("utf-8")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b'Basic realm="diffutron", charset="UTF-8"'))
+    if retry_seconds is not None:
+        headers.append((b"retry-after", str(retry_seconds).encode()))
     if status in (408, 413):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

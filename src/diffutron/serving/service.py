@@ -93,6 +93,13 @@ class Service:
     def context(self) -> int:
         return self.generator.denoiser.max_positions
 
+    @property
+    def full(self) -> QueueFull | None:
+        """What a request is told that comes now, if there is no room for it to wait."""
+        engine = self.engine
+        has_room = max(engine.num_waiting, self._num_preparing) < engine.max_waiting
+        return None if has_room else QueueFull(engine.max_waiting, engine.retry_seconds)
+
     # Preparing: beside the engine, one request at a time
 
     async def prepare(self, make: Callable[[], T]) -> T:
@@ -100,8 +107,8 @@ class Service:
         Raises:
             QueueFull: too many requests are to be prepared. Whatever ``make`` raises.
         """
-        if self._num_preparing >= self.settings.max_waiting:
-            raise QueueFull(self.settings.max_waiting)
+        if (full := self.full) is not None:
+            raise full
         self._num_preparing += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._preparing, make)

@@ -114,6 +114,11 @@ class ChatFormat:
         return ChatIds(tuple(ids), tuple(is_answer))
 
     @cached_property
+    def marks_answers(self) -> bool:
+        """Whether the template says what of an answer is generated; unless it does, nothing can be learned with it."""
+        return bool(self._rendered((Turn("user", ""), Turn("assistant", "")), ask=False)[1])
+
+    @cached_property
     def stop(self) -> str:
         """The text with which the template ends an answer; empty if a special token does."""
         turns = (Turn("user", ""), Turn("assistant", ""))

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from diffutron.corpus.conversations import Conversation, turns_of
 from diffutron.corpus.draws import uniform
+from diffutron.errors import ModelError
 from diffutron.recipe import Settings
 from diffutron.tokens.chat import ChatFormat, template_of
 from diffutron.tokens.codec import TextCodec
@@ -84,7 +85,15 @@ def make_conversation_rows(
 
     Args:
         on_loss: told of what is cut or left out, and why.
+
+    Raises:
+        ModelError: the template does not say what is generated.
     """
+    if not chat.marks_answers:
+        raise ModelError(
+            "the chat template does not mark what is learned: put {% generation %} and {% endgeneration %} around the "
+            "assistant's turn, or choose data.chat.template turkish"
+        )
     ending = ending or OneEnd()
     for conversation in conversations:
         found = chat.encode(conversation.turns)
