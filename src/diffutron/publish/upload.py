@@ -11,6 +11,7 @@ from httpx import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from diffutron.corpus.plan import file_digest
 from diffutron.errors import InputError
 
 
@@ -58,7 +59,6 @@ def _is_same(path: Path, there: Any) -> bool:
         return False
     lfs = getattr(there, "lfs", None)
     if lfs is not None:
-        with open(path, "rb") as stream:
-            return bool(hashlib.file_digest(stream, "sha256").hexdigest() == lfs.sha256)
+        return bool(file_digest(path) == lfs.sha256)
     data = path.read_bytes()
     return bool(hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == there.blob_id)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffutron.corpus.plan import file_digest
 from diffutron.errors import DataError
 from diffutron.model.checkpoint import appearing, write_json
 from diffutron.tokens.codec import TextCodec
@@ -205,10 +206,8 @@ def _check(path: Path, expected: dict[str, Any], *, verify: bool) -> None:
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise _broken(path, f"has {size} bytes of {expected['bytes']}")
-        if verify:
-            with open(path, "rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != expected["sha256"]:
-                    raise _broken(path, "was altered: its digest is another")
+        if verify and file_digest(path) != expected["sha256"]:
+            raise _broken(path, "was altered: its digest is another")
     except OSError as error:
         raise _broken(path, f"cannot be read ({error.strerror})") from None
 

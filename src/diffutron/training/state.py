@@ -5,7 +5,6 @@ No random state is kept, since every draw is a function of (seed, pass, step, ex
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffutron.corpus.plan import file_digest
 from diffutron.errors import CheckpointError
 from diffutron.model.checkpoint import appearing, remove, tidy, write_json
 from diffutron.training.average import WeightAverage
@@ -189,7 +189,7 @@ class CheckpointStore:
 
 def _sums(folder: Path) -> str:
     """What ``sha256sum`` prints for a checkpoint's files."""
-    return "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("[a-z]*.*")))
+    return "".join(f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.glob("[a-z]*.*")))
 
 
 def _difference(old: Any, new: Any) -> str:
@@ -208,8 +208,3 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return found
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
