@@ -113,7 +113,7 @@ def test_hub_line_follows_the_offline_variable(monkeypatch):
 
 
 def test_no_embedded_model_is_a_warning(monkeypatch):
-    monkeypatch.setattr("diffutron.model.names._embedded_folder", lambda _: None)
+    monkeypatch.setattr("diffutron.model.names.embedded_file", lambda _: None)
     check = doctor.check_models()
     assert (check.status, check.found) == ("warn", "none embedded")
     assert "diffutron[mini]" in check.way_out
