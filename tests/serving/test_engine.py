@@ -176,6 +176,15 @@ def test_too_many_are_refused_and_a_draining_engine_takes_none(generator):
     assert not engine.is_alive
 
 
+def test_the_pace_before_a_pause_does_not_count_after_it(generator, engine):
+    assert handed(engine, work=lambda pause: 1)[1].wait().result == 1
+    deadline = time.monotonic() + 30
+    while engine._taken and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert not engine._taken
+    assert engine.retry_seconds == 1
+
+
 def test_what_does_not_finish_in_time_is_told_so(generator):
     engine = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_rows=1, max_waiting=2)
     hold = threading.Event()

@@ -105,7 +105,7 @@ class StepEngine:
         self._active: dict[int, Ticket] = {}
         """by the engine's row"""
         self._taken: deque[float] = deque(maxlen=32)
-        """when the last tickets ended their waiting"""
+        """when the last tickets ended their waiting, since the engine last had nothing to do"""
         self._numbers = itertools.count()
         self._wake = threading.Condition()
         self._denoising = Denoising(reader, mask_id=mask_id)
@@ -135,11 +135,11 @@ class StepEngine:
 
         Half, so that whoever comes back finds room, and the engine has not run dry.
         """
-        taken = list(self._taken)
-        if not taken:
-            return 1
-        pace = (time.monotonic() - taken[0]) / len(taken)
-        return min(60, max(1, math.ceil(self.num_waiting / 2 * pace)))
+        with self._wake:
+            if not self._taken:
+                return 1
+            pace = (time.monotonic() - self._taken[0]) / len(self._taken)
+            return min(60, max(1, math.ceil(self.num_waiting / 2 * pace)))
 
     def hand_in(self, ticket: Ticket) -> Ticket:
         """
@@ -175,6 +175,7 @@ class StepEngine:
         while True:
             with self._wake:
                 while not (self._arrived or self._active or self._is_closed):
+                    self._taken.clear()
                     self._wake.wait()
                 if self._is_closed:
                     break
