@@ -3,7 +3,8 @@
     python scripts/train_slice.py recipes/mini.yaml [--minutes 60] [-- more options of diffutron train]
 
 The run lies in runs/<recipe>, which git ignores. Where it is gone, a new run of the recipe starts from the weights of
-that name in the repository instead of the recipe's own start, so that nothing learned is lost.
+that name in the repository instead of the recipe's own start, so that nothing learned is lost: a model from itself, an
+adapter from itself on the model that the recipe names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-EMBEDDED = ("mini", "mini-base", "mini-instruct")
+START = {
+    "mini-base": "model=mini-base",
+    "mini-base-long": "model=mini-base",
+    "mini": "lora.start=mini",
+    "mini-instruct": "lora.start=mini-instruct",
+}
 
 
 def main() -> None:
@@ -28,10 +34,10 @@ def main() -> None:
     marker = run / "start.txt"
     if not run.exists():
         run.mkdir(parents=True)
-        marker.write_text(options.recipe.stem if options.recipe.stem in EMBEDDED else "", encoding="utf-8")
+        marker.write_text(START.get(options.recipe.stem, ""), encoding="utf-8")
     start = marker.read_text(encoding="utf-8") if marker.exists() else ""
     if start:
-        command += ["--set", f"model={start}"]
+        command += ["--set", start]
     sys.exit(subprocess.run(command).returncode)
 
 

@@ -490,3 +490,22 @@ def test_a_build_that_died_between_two_stages_goes_on(tmp_path, out, workers):
     LocalExecutor(stage, 1, logs).run()
     LocalExecutor(stage, workers, logs).run()
     assert LocalExecutor(stage, workers, logs).get_incomplete_ranks() == []
+
+
+def test_source_may_be_judged_otherwise_than_the_corpus(tmp_path, out):
+    # Texts of another language among Turkish ones: what is made for Turkish would drop or "repair" them.
+    german = "Der schnelle braune Fuchs springt über den faulen Hund und läuft dann weit in den dunklen Wald hinein."
+    turkish = "Hızlı kahverengi tilki tembel köpeğin üzerinden atlar ve sonra karanlık ormanın derinliklerine koşar."
+    sources = {"kept": [german], "dropped": [german.replace("braune", "rote")], "turkish": [turkish]}
+    for name, texts in sources.items():
+        write_jsonl(tmp_path / f"{name}.jsonl", texts)
+    corpus = build_corpus(
+        recipe(
+            {"path": tmp_path / "kept.jsonl", "filters": "none", "cleaning": "none"},
+            {"path": tmp_path / "dropped.jsonl"}, {"path": tmp_path / "turkish.jsonl"},
+            filters={"language": True}, heldout_share=0.0,
+        ),
+        out,
+    )  # fmt: skip
+    assert sorted(texts_of(corpus)[0]) == sorted([german, turkish])
+    assert corpus.report["dropped"] == {"language": 1}

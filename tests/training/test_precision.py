@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
     ("bfloat16", False, "float32"),
 ])  # fmt: skip
 def test_bfloat16_is_used_where_it_is_asked_for_and_the_hardware_has_it(choice, able, name, monkeypatch):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: able)
+    monkeypatch.setattr(precision, "gains_from_bfloat16", lambda device: able)
     chosen = choose_precision(choice, CPU)
     assert chosen.name == name
     assert name in chosen.note
@@ -23,13 +23,24 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_the_hardware_has_it(choice, 
 
 
 def test_gpu_with_bfloat16_takes_it_by_itself(monkeypatch):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "gains_from_bfloat16", lambda device: True)
     assert choose_precision("auto", torch.device("cuda")).name == "bfloat16"
 
 
 def test_recipe_that_asks_for_more_than_the_hardware_has_is_told_so(monkeypatch):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
-    assert "no bfloat16 units" in choose_precision("bfloat16", CPU).note
+    monkeypatch.setattr(precision, "gains_from_bfloat16", lambda device: False)
+    assert "no faster in bfloat16" in choose_precision("bfloat16", CPU).note
+
+
+@pytest.mark.parametrize(("units", "speeds", "gains"), [
+    (True, {torch.bfloat16: 200e9, torch.float32: 80e9}, True),
+    (True, {torch.bfloat16: 87e9, torch.float32: 160e9}, False),  # a Xeon whose AMX is hidden
+    (False, {}, False),  # not tried out: it would be emulated
+])  # fmt: skip
+def test_cpu_with_bfloat16_units_is_tried_out(units, speeds, gains, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": units})
+    monkeypatch.setattr(precision, "matrix_peak", lambda device, *, dtype, seconds: speeds[dtype])
+    assert precision.gains_from_bfloat16.__wrapped__(CPU) is gains
 
 
 def test_bfloat16_products_leave_loss_and_gradient_near_float32(monkeypatch):
@@ -42,7 +53,7 @@ def test_bfloat16_products_leave_loss_and_gradient_near_float32(monkeypatch):
     from diffutron.training.fit import Engine
     from diffutron.training.recipe import TrainRecipe
 
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)  # emulated, where the machine has none
+    monkeypatch.setattr(precision, "gains_from_bfloat16", lambda device: True)  # emulated, where the machine has none
     codec = tiny_codec()
     rows = encode_rows(TINY_TEXTS, codec, max_tokens=48)
     found = []

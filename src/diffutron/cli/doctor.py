@@ -135,10 +135,10 @@ def check_gpu() -> Check:
 
 def check_bfloat16() -> Check:
     from diffutron.training.machine import default_device
-    from diffutron.training.precision import choose_precision, has_bfloat16
+    from diffutron.training.precision import choose_precision, gains_from_bfloat16
 
     device = default_device()
-    able = "in hardware" if has_bfloat16(device) else "not in hardware"
+    able = "faster than float32" if gains_from_bfloat16(device) else "no faster than float32"
     return Check("bfloat16", "ok", f"{able}; {choose_precision('auto', device).note}")
 
 

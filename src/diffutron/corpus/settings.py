@@ -52,6 +52,10 @@ class SourceSettings(Settings):
     """Read only so many records of each file of the source, or of the hub's stream: for a quick trial."""
     weight: float = Field(default=1.0, gt=0, le=100)
     """How often a text of the source stands in the training part; 2.5: twice, and every other one a third time."""
+    cleaning: CleaningSettings | Literal["none"] | None = None
+    """What is repaired in the source's texts, or none; left out, what the corpus says."""
+    filters: FilterSettings | Literal["none"] | None = None
+    """Which of the source's texts are dropped for what they are, or none; left out, what the corpus says."""
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +175,16 @@ class CorpusSettings(Settings):
     """Chooses samples and the split."""
     executor: ExecutorSettings = LocalSettings()
     """Who does the work; the result does not depend on it."""
+
+    def cleaning_of(self, source: SourceSettings) -> CleaningSettings | None:
+        """What is repaired in the texts of ``source``."""
+        own = self.cleaning if source.cleaning is None else source.cleaning
+        return None if own == "none" else own
+
+    def filters_of(self, source: SourceSettings) -> FilterSettings | None:
+        """What the texts of ``source`` have to pass."""
+        own = self.filters if source.filters is None else source.filters
+        return None if own == "none" else own
 
     def identity(self) -> dict[str, Any]:
         """What the corpus depends on: everything but who does the work and where it goes."""

@@ -62,6 +62,10 @@ class Step(PipelineStep):  # type: ignore[misc]
     def settings(self) -> Any:
         return self.plan.settings
 
+    def source(self, rank: int) -> SourceSettings:
+        """Where a task's records come from."""
+        return self.plan.settings.sources[self.plan.tasks[rank].source]
+
     def drop(self, document: Document, reason: str, detail: str = "") -> None:
         meta = document.metadata
         self.tally.drop(reason, meta["source"], len(document.text.encode("utf-8")))
@@ -142,8 +146,8 @@ class Clean(Step):
     name = "clean"
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        cleaning, longest = self.settings.cleaning, self.settings.max_characters
-        cleaner = None if cleaning == "none" else Cleaner(cleaning)
+        cleaning, longest = self.settings.cleaning_of(self.source(rank)), self.settings.max_characters
+        cleaner = Cleaner(cleaning) if cleaning is not None else None
         for document in data:
             # Before it is cleaned, too: no minute for a text that is fifty times too long.
             if longest is not None and len(document.text) > 2 * longest:
@@ -186,7 +190,8 @@ class Judge(Step):
     name = "judge"
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        filters = [] if self.settings.filters == "none" else build_filters(self.settings.filters)
+        settings = self.settings.filters_of(self.source(rank))
+        filters = build_filters(settings) if settings is not None else []
         index = contamination_index(self.plan)
         lengths = TokenLength(self.settings.token_length) if self.settings.token_length else None
         for document in data:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
@@ -147,6 +148,40 @@ def resolve_adapter(name: Path | str) -> Path:
     return folder
 
 
+def go_on_from(peft_model: PeftModel, name: str, *, base: str) -> None:
+    """Give a fresh adapter the weights of another one on the same model, in place.
+
+    Args:
+        base: the model that ``peft_model`` adapts.
+
+    Raises:
+        ModelError: no adapter, another model's, or one of another shape.
+    """
+    folder = resolve_adapter(name)
+    own_base = adapted_base(folder, name=name)
+    if _place_of(own_base) != _place_of(base):
+        raise ModelError(
+            f"lora.start: {name} adapts {own_base}, and the model to train is {base}; set model={own_base}"
+        )
+    there, here = read_json(folder / "adapter_config.json"), peft_model.peft_config["default"].to_dict()
+    for key, setting in (("r", "r"), ("lora_alpha", "alpha")):
+        if there.get(key) != here[key]:
+            raise ModelError(
+                f"lora.start: {name} has {setting} {there.get(key)}, the recipe {here[key]}; "
+                f"set lora.{setting}={there.get(key)}"
+            )
+    with _quiet(), _explained(name):
+        weights = load_file(folder / "adapter_model.safetensors")
+        if strays := set(weights) ^ set(get_peft_model_state_dict(peft_model, save_embedding_layers=False)):
+            raise ModelError(f"lora.start: {name} does not fit: {min(strays)} is only in one of the two")
+        set_peft_model_state_dict(peft_model, weights)
+
+
+def _place_of(name: str) -> Path | str:
+    place = resolve_model(name)
+    return weights_in(place).resolve() if isinstance(place, Path) else place
+
+
 def adapted_base(folder: Path, *, name: str = "the adapter") -> str:
     """The model that the adapter in ``folder`` adapts.
 
@@ -198,9 +233,6 @@ def save_adapter(
         chat_template: what conversations were put in for it, if it has seen any.
     """
     with appearing(folder) as draft, _quiet():
-        from peft import get_peft_model_state_dict
-        from safetensors.torch import save_file
-
         whole = dict(state) if state is not None else None
         weights = get_peft_model_state_dict(peft_model, state_dict=whole, save_embedding_layers=False)
         tensors = {key: value.to(dtype).contiguous() for key, value in weights.items()}

@@ -29,6 +29,8 @@ class LoraSettings(Settings):
     """The update is scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
+    start: str | None = None
+    """An adapter on the same model, of the same rank and alpha, to go on from: an embedded one, a folder, a hub id."""
 
 
 class Way(Enum):

@@ -19,7 +19,7 @@ from peft import PeftModel
 
 from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, open_corpus
 from diffutron.errors import CheckpointError, RecipeError
-from diffutron.model import Loaded, add_lora, load_model, save_adapter, save_model
+from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import write_json
 from diffutron.model.names import weights_in
 from diffutron.tokens.codec import TextCodec
@@ -130,7 +130,10 @@ def load_trainable(recipe: TrainRecipe) -> tuple[Loaded, PeftModel | None]:
         return loaded, None
     base = Path(recipe.model)
     base_name = str(weights_in(base.resolve())) if base.is_dir() else recipe.model  # loads from any working directory
-    return loaded, add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=base_name)
+    peft_model = add_lora(loaded.denoiser, recipe.lora, seed=recipe.seed, base_name=base_name)
+    if recipe.lora.start is not None:
+        go_on_from(peft_model, recipe.lora.start, base=recipe.model)
+    return loaded, peft_model
 
 
 def execute(
