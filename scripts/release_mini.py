@@ -4,7 +4,8 @@
     make results
 
 A run is copied as it was saved; nothing is converted. The cards name every source with its licence, from the corpus
-reports of the runs; `make results` then measures the models and fills the cards' tables.
+reports of the runs, and what the weights before had seen where a run went on from them (``lora.start``); `make results`
+then measures the models and fills the cards' tables.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from diffutron.model.checkpoint import appearing
 
@@ -70,13 +73,26 @@ def release(run: Path, result: Path, name: str, *, on: str | None = None) -> Non
     if unknown := sorted(set(report["by_source"]) - set(ORIGINS)):
         raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {run} comes from")
     target = PACKAGE / name
+    before = seen(target / "README.md") if start_of(run) == name else 0
     with appearing(target) as draft:
         shutil.copytree(result, draft, dirs_exist_ok=True)
-        dress(draft, run, report, name, on)
+        dress(draft, run, report, name, on, before)
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
 
 
-def dress(target: Path, run: Path, report: dict[str, Any], name: str, on: str | None) -> None:
+def start_of(run: Path) -> str | None:
+    """The adapter that the run went on from."""
+    lora = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["lora"]
+    return lora["start"] if lora else None
+
+
+def seen(card: Path) -> int:
+    """How many tokens the weights of a card have seen, those before it included."""
+    text = card.read_text(encoding="utf-8")
+    return sum(int(number.replace(",", "")) for number in re.findall(r"(?:Trained on|had seen) ([\d,]+)\b", text))
+
+
+def dress(target: Path, run: Path, report: dict[str, Any], name: str, on: str | None, before: int) -> None:
     """Put the recipe, the manifest and the card beside the weights."""
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
@@ -92,10 +108,10 @@ def dress(target: Path, run: Path, report: dict[str, Any], name: str, on: str | 
     (target / "training.json").write_text(
         json.dumps({**manifest, "corpus": report}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
-    (target / "README.md").write_text(card(name, run, manifest, report), encoding="utf-8")
+    (target / "README.md").write_text(card(name, run, manifest, report, before), encoding="utf-8")
 
 
-def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any]) -> str:
+def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any], before: int) -> str:
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in steps if "loss" in record]
     sources: Counter[tuple[str, str, str]] = Counter()
@@ -126,6 +142,7 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any])
         if name == "mini-instruct"
         else "It is not instruction tuned."
     )
+    went_on = f" It went on from the weights that shipped before, which had seen {before:,} tokens." if before else ""
     measured = f"""## {HEADINGS.get(name, "Masked perplexity at 15 %, on texts held out of all training")}
 
 <!-- results:{name.replace("-", "_")} -->
@@ -144,7 +161,7 @@ pipeline_tag: fill-mask
 
 Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {precision} products and
 float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,}
-parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.
+parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.{went_on}
 
 {measured}
 
