@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -178,3 +179,19 @@ def log_probs_of(denoiser, ids):
     everywhere = torch.ones(1, len(ids), dtype=torch.bool)
     with torch.no_grad():
         return denoiser(torch.tensor([ids]), attention_mask=everywhere, where=everywhere).double().log_softmax(-1)
+
+
+def test_calls_bound_their_logits_and_change_nothing_by_it(monkeypatch):
+    module, denoiser = sys.modules[fill.__module__], tiny_denoiser(dtype=torch.float64)
+    text = "ev" + " [MASK]" * 6
+    whole = fill(denoiser, CODEC, text, top_k=3)
+    rows, expand = [], module._expand
+
+    def watched(denoiser, front, *rest):
+        rows.append(sum(len(beam.open) for beam in front))
+        return expand(denoiser, front, *rest)
+
+    monkeypatch.setattr(module, "_expand", watched)
+    monkeypatch.setattr(module, "_CALL_LOGITS", 10)
+    assert [way.text for way in fill(denoiser, CODEC, text, top_k=3)] == [way.text for way in whole]
+    assert 6 <= max(rows) <= 10

@@ -1,5 +1,7 @@
 """An adapter can be trained further: the run starts where the other one ended, or says why it cannot."""
 
+import json
+
 import pytest
 import torch
 
@@ -54,6 +56,14 @@ def test_the_first_step_sees_the_model_that_the_other_run_left(places):
 def test_adapter_of_another_shape_is_refused_with_the_setting_to_change(places, shape, says):
     with pytest.raises(ModelError, match=says):
         go_on_from(adapter_on(places / "base", **shape), str(places / "adapter"), base=str(places / "base"))
+
+
+def test_adapter_that_is_scaled_otherwise_is_refused(places):
+    # Its tensors would fit, and start the run from an update of another size.
+    file = places / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "use_rslora": True}))
+    with pytest.raises(ModelError, match="use_rslora"):
+        go_on_from(adapter_on(places / "base", r=4), str(places / "adapter"), base=str(places / "base"))
 
 
 def test_adapter_on_another_model_is_refused(places):

@@ -193,3 +193,21 @@ def test_what_does_not_finish_in_time_is_told_so(generator):
     threading.Timer(0.3, hold.set).start()
     engine.close(seconds=0)
     assert isinstance(left.wait().error, Draining)
+
+
+def test_second_ticket_of_a_request_is_not_refused(generator):
+    # The model has worked for it already, and would work again for the same request sent anew.
+    engine, hold = StepEngine(generator.reader, mask_id=CODEC.mask_id, max_waiting=1), threading.Event()
+    try:
+        for _ in range(2):
+            engine.hand_in(Ticket(lambda event: None, work=lambda pause: hold.wait(20)))
+            time.sleep(0.05)
+        with pytest.raises(QueueFull):
+            engine.hand_in(Ticket(lambda event: None))
+        listener = Listener()
+        engine.hand_in(Ticket(listener, [generator.canvas(Request("ev", 4))]), has_waited=True)
+        hold.set()
+        assert listener.wait().error is None
+    finally:
+        hold.set()
+        engine.close()

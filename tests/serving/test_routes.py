@@ -7,13 +7,15 @@ import struct
 import threading
 import time
 from base64 import b64decode
+from types import SimpleNamespace
 
 import httpx
 import pytest
+import torch
 
 from diffutron.generation import Generator, Request, SamplerSettings
 from diffutron.model import load_model
-from diffutron.serving.app import create_app
+from diffutron.serving.app import _end_of, create_app
 from diffutron.serving.engine import StepEngine, Ticket
 from diffutron.serving.service import Service
 from diffutron.serving.settings import ServeSettings
@@ -121,6 +123,11 @@ def test_diffusing_shows_the_whole_canvas_after_every_step(post, events):
     sure = [cell[1] for cell in steps[-1]["cells"] if len(cell) > 1]
     assert all(0 <= each <= 1 for each in sure)
     assert post("/v1/completions", {**body, "diffusing": True}, status=400)["error"]["message"].endswith("stream: true")
+    for more in ({"stop": "a"}, {"stream_options": {"include_usage": True}}):
+        told = post("/v1/completions", {**body, "stream": True, "diffusing": True, **more}, status=400)["error"][
+            "message"
+        ]
+        assert "knows no stop" in told
 
 
 def test_chat_answers_and_streams(post, events):
@@ -339,6 +346,38 @@ def test_headers_keep_pages_of_others_out(app):
     assert headers["x-content-type-options"] == "nosniff"
     assert "default-src 'self'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("work", [
+    lambda service, pause: service.embed(["ev", "deniz"], pause),
+    lambda service, pause: service.fill("ev [MASK] [MASK]", 2, None, pause),
+    lambda service, pause: service.perplexity(["evlerimizden"], 0.5, 2, 0, pause),
+    lambda service, pause: service.words(service.question("evlerimizden"), pause),
+])  # fmt: skip
+def test_texts_take_their_steps_outside_of_inference_mode_whatever_is_done_beside_them(service, work):
+    # A tensor that is made inside cannot be written to outside: every later text would fail.
+    modes = []
+    work(service, lambda: modes.append(torch.is_inference_mode_enabled()))
+    assert modes
+    assert not any(modes)
+
+
+def test_all_parts_of_a_request_share_its_time(service):
+    request = SimpleNamespace(scope={})
+    end = _end_of(service, request)
+    assert end == pytest.approx(time.monotonic() + service.settings.request_seconds, abs=1)
+    time.sleep(0.002)
+    assert _end_of(service, request) == end
+
+
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.9, "top_k": None}, {"top_k": 3}, {"min_p": 0.1, "top_k": None}])
+def test_temperature_near_the_least_float_is_that_of_the_most_probable_token(post, filters):
+    texts = {
+        post("/v1/completions", {"prompt": "ev", "max_tokens": 8, "temperature": temperature, **filters})
+        ["choices"][0]["text"]
+        for temperature in (1e-6, 1e-40, 1e-308, 5e-324)
+    }  # fmt: skip
+    assert len(texts) == 1
 
 
 def test_a_request_that_takes_too_long_is_given_up(service, post):

@@ -69,3 +69,26 @@ def test_bfloat16_products_leave_loss_and_gradient_near_float32(monkeypatch):
     assert found[0][0] != found[1][0]  # it did compute in another precision
     assert found[1][0] == pytest.approx(found[0][0], rel=0.01)
     assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.99
+
+
+def test_workers_that_found_different_things_of_their_cpus_all_take_float32(monkeypatch):
+    from diffutron.recipe import check
+    from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+    from diffutron.tokens.rows import encode_rows
+    from diffutron.training.fit import Engine
+    from diffutron.training.recipe import TrainRecipe
+    from diffutron.training.workers import Workers
+
+    class OneOfTwo(Workers):
+        size = 2
+
+        def total(self, numbers):
+            return [float(number) for number in numbers]  # the other one adds nothing
+
+    monkeypatch.setattr(precision, "gains_from_bfloat16", lambda device: True)
+    values = {"model": "tiny", "data": {"corpus": "nowhere", "max_tokens": 48}, "train_tokens": 10,
+              "objective": {"kind": "mlm"}, "precision": "bfloat16"}  # fmt: skip
+    codec = tiny_codec()
+    rows, recipe = encode_rows(TINY_TEXTS, codec, max_tokens=48), check(values, TrainRecipe, place="test")
+    assert Engine(tiny_denoiser(), rows, codec, recipe).precision.name == "bfloat16"
+    assert Engine(tiny_denoiser(), rows, codec, recipe, OneOfTwo()).precision.name == "float32"

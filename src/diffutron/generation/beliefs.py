@@ -11,6 +11,10 @@ from torch import Tensor
 
 from diffutron.generation.categorical import block_sums, draw_from, draw_from_best
 
+LEAST_TEMPERATURE = 1e-6
+"""Below it, one and the same token is drawn: float32 logits differ by more, or not at all. A division by much less
+overflows."""
+
 
 class Beliefs:
     """Logits at N positions, without what may not stand there (-inf)."""
@@ -54,6 +58,7 @@ class Beliefs:
         if temperature == 0:
             tokens, values = self.best
             return tokens, values[:, 0] - values[:, 1]
+        temperature = max(temperature, LEAST_TEMPERATURE)
         if top_k is None and top_p is None and min_p is None:
             return draw_from(self.logits, u, temperature=temperature, sums=self._sums if temperature == 1 else None)
         return draw_from_best(self.logits, u, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)

@@ -17,6 +17,8 @@ from diffutron.tokens.codec import TextCodec
 MAX_MASKS = 64
 """more of them are no question of the best way to fill all, but a text to be generated"""
 _CALL_TOKENS = 4096
+_CALL_LOGITS = 256
+"""rows of logits of one call, which take 0.2 GB as float64 over 100,000 pieces"""
 """tokens in one call of the model"""
 
 
@@ -119,10 +121,10 @@ class _Search:
         check_length(len(ids), self.denoiser.max_positions)
         masks = tuple(position for gap in gaps for position in gap)
         front = [_Beam(0.0, ids, masks)]
-        for _ in masks:
+        for num_open in range(len(masks), 0, -1):
             # Two orders may reach one fill; the better way to it stays.
             best: dict[tuple[int, ...], _Beam] = {}
-            rows = max(1, _CALL_TOKENS // len(ids))
+            rows = max(1, min(_CALL_TOKENS // len(ids), _CALL_LOGITS // num_open))
             for start in range(0, len(front), rows):
                 for beam in _expand(self.denoiser, front[start : start + rows], masks, allowed, self.width):
                     if beam.ids not in best or beam.log_prob > best[beam.ids].log_prob:

@@ -170,6 +170,9 @@ def go_on_from(peft_model: PeftModel, name: str, *, base: str) -> None:
                 f"lora.start: {name} has {setting} {there.get(key)}, the recipe {here[key]}; "
                 f"set lora.{setting}={there.get(key)}"
             )
+    for key in ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern"):
+        if there.get(key):
+            raise ModelError(f"lora.start: {name} has {key}, which a recipe's lora knows nothing of")
     with _quiet(), _explained(name):
         weights = load_file(folder / "adapter_model.safetensors")
         if strays := set(weights) ^ set(get_peft_model_state_dict(peft_model, save_embedding_layers=False)):

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -178,7 +179,7 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         choices = {int(gap): words for gap, words in asked.choices.items()}
         making = service.infilling(asked.text, asked.n, asked.max_gap, choices, asked.seed, asked.sampler())
         writing = await _unless_gone(service, request, making)
-        steps = service.begin(writing)
+        steps = service.begin(writing, end=_end_of(service, request), has_waited=True)
         if asked.stream:
             return EventStream(diffusing(service.codec, writing, steps, {"object": "infill.step"}), steps)
         last = await _unless_gone(service, request, last_steps(steps))
@@ -240,7 +241,7 @@ async def _written(
     """A text, whole or as it comes."""
     _check_name(service, asked.model)
     writing = await _unless_gone(service, request, service.prepare(make))
-    steps = service.begin(writing)
+    steps = service.begin(writing, end=_end_of(service, request))
     if asked.stream and asked.diffusing:
         head = {**shape.head, "object": "diffusion.step"}
         return EventStream(diffusing(service.codec, writing, steps, head), steps)
@@ -259,14 +260,19 @@ async def _written(
     return JSONResponse({**shape.head, "object": shape.whole, "choices": choices, "usage": usage_body, **writing.extra})
 
 
+def _end_of(service: Service, request: HttpRequest) -> float:
+    """When the request's time is over, on the monotonic clock; it runs from the first time that somebody asks."""
+    end: float = request.scope.setdefault("diffutron.end", time.monotonic() + service.settings.request_seconds)
+    return end
+
+
 async def _unless_gone(service: Service, request: HttpRequest, work: Awaitable[T]) -> T:
     """The result; the work is cancelled when the client goes or the time is over."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        done, _ = await asyncio.wait(
-            {task, gone}, timeout=service.settings.request_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        left = max(0.0, _end_of(service, request) - time.monotonic())
+        done, _ = await asyncio.wait({task, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if task in done:
             return task.result()
         if gone in done:

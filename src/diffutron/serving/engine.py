@@ -141,15 +141,18 @@ class StepEngine:
             pace = (time.monotonic() - self._taken[0]) / len(self._taken)
             return min(60, max(1, math.ceil(self.num_waiting / 2 * pace)))
 
-    def hand_in(self, ticket: Ticket) -> Ticket:
+    def hand_in(self, ticket: Ticket, *, has_waited: bool = False) -> Ticket:
         """
+        Args:
+            has_waited: for the second ticket of one request: it takes the place of the first.
+
         Raises:
             QueueFull: too many wait. Draining: the engine is about to stop.
         """
         with self._wake:
             if self._is_draining:
                 raise Draining()
-            if self.num_waiting >= self.max_waiting:
+            if not has_waited and self.num_waiting >= self.max_waiting:
                 raise QueueFull(self.max_waiting, self.retry_seconds)
             ticket.waiting.extend(range(len(ticket.canvases)))
             self._arrived.append(ticket)

@@ -90,6 +90,8 @@ class OpenAIFields(SamplerFields):
     def _streams_what_diffuses(self) -> OpenAIFields:
         if self.diffusing and not self.stream:
             raise ValueError("diffusing needs stream: true")
+        if self.diffusing and (self.stops or self.stream_options):
+            raise ValueError("diffusing shows whole canvases, and knows no stop and no stream_options")
         return self
 
 

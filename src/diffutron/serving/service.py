@@ -102,12 +102,15 @@ class Service:
 
     # Preparing: beside the engine, one request at a time
 
-    async def prepare(self, make: Callable[[], T]) -> T:
+    async def prepare(self, make: Callable[[], T], *, has_waited: bool = False) -> T:
         """
+        Args:
+            has_waited: for a request that the model has worked for already: it is not refused.
+
         Raises:
             QueueFull: too many requests are to be prepared. Whatever ``make`` raises.
         """
-        if (full := self.full) is not None:
+        if not has_waited and (full := self.full) is not None:
             raise full
         self._num_preparing += 1
         try:
@@ -146,7 +149,7 @@ class Service:
         infiller = Infiller(self.generator, text, kept, seed, max_gap)
         await self.prepare(infiller.build)
         lengths = await self.work(infiller.lengths)
-        return await self.prepare(lambda: self._infilling(infiller, settings, lengths, n))
+        return await self.prepare(lambda: self._infilling(infiller, settings, lengths, n), has_waited=True)
 
     def _infilling(self, infiller: Infiller, settings: SamplerSettings, lengths: tuple[int, ...], n: int) -> Writing:
         canvases = [self.generator.guided(infiller.canvas(lengths, sample), settings) for sample in range(n)]
@@ -182,14 +185,18 @@ class Service:
 
     # With the engine
 
-    def begin(self, writing: Writing) -> Steps:
+    def begin(self, writing: Writing, *, end: float, has_waited: bool = False) -> Steps:
         """
+        Args:
+            end: on the monotonic clock, when the request's time is over.
+            has_waited: for a request that the model has worked for already: it is not refused.
+
         Raises:
             QueueFull: too many requests wait. Draining: the server stops.
         """
         mailbox, tell = _mailbox()
-        ticket = self.engine.hand_in(Ticket(tell, writing.canvases, writing.settings, writing.end_id))
-        return Steps(ticket, mailbox, self.settings.request_seconds)
+        ticket = Ticket(tell, writing.canvases, writing.settings, writing.end_id)
+        return Steps(self.engine.hand_in(ticket, has_waited=has_waited), mailbox, self.settings.request_seconds, end)
 
     async def work(self, do: Callable[[Pause], T]) -> T:
         """Something else that needs the model; texts are denoised between its calls.
@@ -258,14 +265,15 @@ class Service:
             word["word"] = codec.decode(word.pop("pieces")).strip()
         return words
 
-    @torch.inference_mode()
     def embed(self, texts: Sequence[str], pause: Pause) -> tuple[list[list[float]], int]:
         """The mean of the last layer over each text's pieces, and how many tokens were read."""
         denoiser, codec, tokens = self.generator.denoiser, self.codec, 0
         found, device = list[list[float]](), next(denoiser.parameters()).device
         for text in texts:
             ids = [codec.start_id, *codec.encode(text)[: self.context - 2], codec.end_id]
-            found.append(denoiser.hidden_states(torch.tensor([ids], device=device))[0].mean(dim=0).tolist())
+            # Not around pause(): the texts beside would keep tensors that cannot be written to after this work.
+            with torch.inference_mode():
+                found.append(denoiser.hidden_states(torch.tensor([ids], device=device))[0].mean(dim=0).tolist())
             tokens += len(ids)
             pause()
         return found, tokens
@@ -278,9 +286,10 @@ class Steps:
         TookTooLong: while iterated. DiffutronError: the engine stops.
     """
 
-    def __init__(self, ticket: Ticket, mailbox: asyncio.Queue[DenoisingStep | Done], seconds: float) -> None:
-        self._ticket, self._mailbox, self._seconds = ticket, mailbox, seconds
-        self._end = time.monotonic() + seconds
+    def __init__(
+        self, ticket: Ticket, mailbox: asyncio.Queue[DenoisingStep | Done], seconds: float, end: float
+    ) -> None:
+        self._ticket, self._mailbox, self._seconds, self._end = ticket, mailbox, seconds, end
 
     def close(self) -> None:
         """No step follows the one under way."""

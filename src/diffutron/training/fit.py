@@ -220,6 +220,8 @@ class Engine:
         self.masker = Masker(self.objective, recipe.masking, codec, recipe.seed)
         self.device = next(denoiser.parameters()).device
         self.precision = choose_precision(recipe.precision, self.device)
+        if workers.total([self.precision.narrow])[0] < workers.size:  # each tried its own CPU; all must do the same
+            self.precision = choose_precision("float32", self.device)
         _configure(denoiser, recipe)
         self.module = workers.prepare(DenoisingLoss(denoiser, self.precision))
         matrices = [f"model.{name}.weight" for name in encoder_linears(denoiser.model)]

@@ -36,10 +36,12 @@ def matrix_peak(device: torch.device, *, dtype: torch.dtype = torch.float32, sec
     """Operations a second in products of square matrices, which no real step exceeds; the best of several."""
     size = 8192 if device.type == "cuda" else 1536
     matrix = torch.randn(size, size, device=device).to(dtype)
-    best, begun = 0.0, time.monotonic()
+    best, count = 0.0, 0
     matrix @ matrix  # the first starts threads and chooses kernels
-    while not best or time.monotonic() - begun < seconds:
-        _wait_for(device)
+    _wait_for(device)
+    begun = time.monotonic()
+    while count < 3 or time.monotonic() - begun < seconds:
+        count += 1
         start = time.monotonic()
         matrix @ matrix
         _wait_for(device)

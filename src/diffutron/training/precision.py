@@ -45,8 +45,7 @@ def choose_precision(choice: Choice, device: torch.device) -> Precision:
 
     A recipe that asks for bfloat16 gets float32 on hardware that gains nothing from it.
     """
-    able = gains_from_bfloat16(device)
-    narrow = able and (choice == "bfloat16" or (choice == "auto" and device.type != "cpu"))
+    narrow = (choice == "bfloat16" or (choice == "auto" and device.type != "cpu")) and gains_from_bfloat16(device)
     if narrow:
         note = f"precision: bfloat16 products, float32 weights, on {device.type}"
     elif choice == "bfloat16":
