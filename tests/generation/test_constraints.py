@@ -58,6 +58,27 @@ def test_smallest_automaton_is_smallest():
     assert (of_regex("a+", alphabet) & of_regex("b+", alphabet)).is_empty
 
 
+@pytest.mark.parametrize("pattern", ["a?", "a{0,2}", "[ab]{0,3}", ".{0,4}", "(?:a(?:b(?:a)?)?)?", "a*"])
+def test_a_bound_is_kept_where_every_state_accepts(pattern):
+    alphabet = tuple("ab ")
+    bounded = of_regex(pattern, alphabet)
+    soft = bounded.with_soft_spaces()
+    for text in texts_of(alphabet, 6):
+        assert (text in bounded) == (re.fullmatch(pattern, text) is not None), text
+        assert (text in soft) == any(re.fullmatch(pattern, each) for each in (text, text.removeprefix(" "))), text
+
+
+def test_prefixes_of_random_classes_are_neither_more_nor_fewer():
+    rng = random.Random(0)
+    alphabet = tuple("abc")
+    for _ in range(60):
+        pattern = ""
+        for _ in range(rng.randint(1, 4)):
+            pattern = f"(?:[{''.join(rng.sample('abc', rng.randint(1, 3)))}]{pattern})?"
+        found = of_regex(pattern, alphabet)
+        assert all((text in found) == (re.fullmatch(pattern, text) is not None) for text in texts_of(alphabet, 5))
+
+
 def letters_in(text):
     return re.findall(r"[^\W\d_]+", text)
 

@@ -108,8 +108,10 @@ def smallest(given: Automaton) -> Automaton:
             break
         hopeful = more
     table = np.where(hopeful[table], table, _DEAD)
-    # Moore's refinement: states stay together while their successors do.
-    group = np.where(hopeful, 1 + accepts, 0).astype(np.int64)
+    # Moore's refinement: states stay together while their successors do. Groups are numbered without a hole, since the
+    # highest number tells whether there are more of them than before.
+    _, group = np.unique(np.where(hopeful, 1 + accepts, 0), return_inverse=True)
+    group = group.reshape(-1)
     while True:
         signature = np.concatenate([group[:, None], group[table]], axis=1)
         _, finer = np.unique(signature, axis=0, return_inverse=True)
