@@ -141,6 +141,25 @@ def unfinished(step, canvas):
     return [place for place in canvas.free if step.tokens[place] == CODEC.mask_id or place in touched]
 
 
+@pytest.mark.parametrize("revision", ["cap:0.2", "rescale:0.3", "p2:1"])
+def test_a_text_that_ended_stays_ended_whatever_is_hidden_again(revision):
+    denoiser = tiny_denoiser()
+    with torch.no_grad():
+        denoiser.model.cls.predictions.bias[CODEC.end_id] = 5.0
+    generator = Generator(denoiser, CODEC, learned_end=True)
+    requests = [Request("ev", max_new_tokens=24, seed=seed) for seed in range(20)]
+    whole, last, revised = len(generator.canvas(requests[0]).tokens), {}, 0
+    for step in generator.steps(requests, settings(revision=revision, steps=72, order="random")):
+        if step.row in last and len(last[step.row].tokens) < whole:
+            revised += len(step.hidden_again)
+        if len(step.tokens) < whole:
+            assert step.tokens[-1] == CODEC.end_id
+        last[step.row] = step
+    ended = [generator.read(request, last[row]).finish_reason for row, request in enumerate(requests)]
+    assert ended.count("stop") == sum(len(step.tokens) < whole for step in last.values()) > 10
+    assert revised
+
+
 @pytest.mark.parametrize("revision", ["cap:0.3", "rescale:0.5"])
 def test_remdm_keeps_the_distribution_of_a_model_of_independent_tokens(revision):
     one = TableReader.random(3, 3)

@@ -386,7 +386,12 @@ class _Sampler:
             scores, u, candidates, before=len(standing) / len(row.block), after=min(1.0, keep / len(row.block)),
             keep=keep, time=self._block_time(row, row.taken)[1],
         )  # fmt: skip
-        again = [position for position, hides in zip(standing, revision.hide(block), strict=True) if hides]
+        # What stood after the end is gone for good, so the end stays too.
+        again = [
+            position
+            for position, hides in zip(standing, revision.hide(block), strict=True)
+            if hides and row.tokens[position] != self.end_id
+        ]
         for position in again:
             row.tokens[position] = self.mask_id
         row.hidden = sorted({*row.hidden, *again})
