@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 from collections import Counter
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from diffutron.generation import EXACT, Canvas, Generator, ReaderSettings, Reque
 from diffutron.generation.beliefs import best_two
 from diffutron.generation.categorical import draw_from, draw_from_best
 from diffutron.generation.generate import generation_bias
-from diffutron.generation.repetition import repeated_ngrams
+from diffutron.generation.repetition import repeated_ngrams, repeats_ngram
 from diffutron.generation.sampler import Denoising
 from diffutron.testing import TINY_TEXTS, TableReader, llada_loop, tiny_codec, tiny_denoiser
 
@@ -199,6 +200,31 @@ def test_no_ngram_is_generated_twice():
         new = step.tokens[generator.canvas(request).free[0] :]
         pairs = list(itertools.pairwise(new))
         assert len(pairs) == len(set(pairs))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("several", [{"steps": 5}, {"pace": "threshold:0.0001"}, {"steps": 3, "revision": "cap:0.2"}])
+def test_no_ngram_is_generated_twice_by_calls_that_commit_many(several, n):
+    generator = Generator(tiny_denoiser(), CODEC)
+    for seed in range(10):
+        request = Request("ev", max_new_tokens=30, seed=seed)
+        [step] = last_steps(generator, [request], SamplerSettings(no_repeat_ngram=n, temperature=0.3, **several))
+        new = step.tokens[generator.canvas(request).free[0] :]
+        grams = [new[start : start + n] for start in range(len(new) - n + 1)]
+        assert step.done
+        assert CODEC.mask_id not in new
+        assert len(grams) == len(set(grams))
+
+
+def test_a_repeated_ngram_is_what_the_ban_says():
+    rng = random.Random(0)
+    for _ in range(2000):
+        row = [rng.choice([None, 1, 2, 3]) for _ in range(rng.randint(1, 9))]
+        place, n = rng.randrange(len(row)), rng.randint(1, 4)
+        row[place] = None
+        [banned] = repeated_ngrams(row, [place], n=n)
+        for token in (1, 2, 3):
+            assert repeats_ngram([*row[:place], token, *row[place + 1 :]], place, n=n) == (token in banned)
 
 
 def test_ngram_ban_sees_every_place_in_the_ngram():

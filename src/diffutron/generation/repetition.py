@@ -49,6 +49,17 @@ def repeated_ngrams(row: Sequence[int | None], positions: Sequence[int], *, n: i
     return banned
 
 
+def repeats_ngram(row: Sequence[int | None], position: int, *, n: int) -> bool:
+    """Whether an n-gram through ``position`` stands in ``row`` a second time; ``None`` is hidden."""
+    for start in range(max(0, position - n + 1), min(position, len(row) - n) + 1):
+        gram = row[start : start + n]
+        if None not in gram and any(
+            row[other : other + n] == gram for other in range(len(row) - n + 1) if other != start
+        ):
+            return True
+    return False
+
+
 def _self_repeating(through: Sequence[tuple[int, tuple[int, ...]]]) -> set[int]:
     """Tokens that would make two n-grams through one position equal: ``a`` in ``a _ a`` for n = 2."""
     found = set()

@@ -17,7 +17,7 @@ from diffutron.generation.beliefs import Beliefs
 from diffutron.generation.canvas import Canvas, DenoisingStep, Guide
 from diffutron.generation.policies import ORDERS, Block, Even, OrderName, PaceSettings, RevisionSettings
 from diffutron.generation.reader import Look, Reader
-from diffutron.generation.repetition import penalise, repeated_ngrams
+from diffutron.generation.repetition import penalise, repeated_ngrams, repeats_ngram
 from diffutron.recipe import Settings
 
 
@@ -321,9 +321,8 @@ class _Sampler:
     def _forbid_repeats(self, row: _Row, logits: Tensor) -> None:
         """Where guides leave nothing but repeats, repeats are allowed."""
         first_free = row.canvas.free[0]
-        generated = [None if token == self.mask_id else token for token in row.tokens[first_free:]]
         positions = [position - first_free for position in row.window]
-        banned = repeated_ngrams(generated, positions, n=self.settings.no_repeat_ngram)
+        banned = repeated_ngrams(self._generated(row), positions, n=self.settings.no_repeat_ngram)
         for line, repeating in zip(logits, banned, strict=True):
             if repeating:
                 columns = self._columns(sorted(repeating)).to(logits.device)
@@ -331,6 +330,17 @@ class _Sampler:
                 line[columns] = -torch.inf
                 if row.canvas.guides and line.amax() == -torch.inf:
                     line[columns] = before
+
+    def _repeats(self, row: _Row, position: int, token: int) -> bool:
+        if not self.settings.no_repeat_ngram:
+            return False
+        place = position - row.canvas.free[0]
+        generated = self._generated(row)
+        generated[place] = token
+        return repeats_ngram(generated, place, n=self.settings.no_repeat_ngram)
+
+    def _generated(self, row: _Row) -> list[int | None]:
+        return [None if token == self.mask_id else token for token in row.tokens[row.canvas.free[0] :]]
 
     def _known(self, row: _Row) -> list[int | None]:
         hidden = set(row.hidden)
@@ -355,8 +365,11 @@ class _Sampler:
                 closest = min(closest, priority[taken[-1]] - priority[line]) if taken else closest
                 break
             position = row.window[line]
+            # The first was weighed against the row as it stands; the others, before the first stood in it.
             known = self._known(row) if row.canvas.guides and taken else []
             if taken and not all(guide.admits(known, position, ids[line]) for guide in row.canvas.guides):
+                continue
+            if taken and self._repeats(row, position, ids[line]):
                 continue
             row.tokens[position] = ids[line]
             row.hidden.remove(position)
