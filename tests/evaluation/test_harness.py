@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -317,6 +319,99 @@ def test_drawn_text_is_another_and_repeats_with_its_seed():
 
 def test_a_prompt_of_any_length_is_continued():
     assert generated(HarnessModel(loaded()), " ".join(TINY_TEXTS), max_gen_toks=1000, until=[])
+
+
+def test_a_prompt_may_be_cut_at_any_of_its_tokens_and_its_last_ones_are_read_as_they_stand(monkeypatch):
+    model = HarnessModel(loaded())
+    ids = CODEC.encode(" ".join(TINY_TEXTS))
+    room = model.denoiser.max_positions - 1 - 2
+    grown = [len(CODEC.encode(CODEC.decode(ids[place:]))) > len(ids[place:]) for place in range(len(ids) - room)]
+    assert any(grown), "the texts no longer show what goes wrong when a cut prompt is read again"
+    given = list[tuple[int, ...]]()
+    complete = model._generator.complete
+
+    def watch(requests, settings):
+        given.extend(each.given for each in requests)
+        return complete(requests, settings)
+
+    monkeypatch.setattr(model._generator, "complete", watch)
+    for size in range(room - 1, len(ids) + 1):
+        context = CODEC.decode(ids[:size])
+        generated(model, context, max_gen_toks=2)
+        assert given[-1] == (CODEC.start_id, *CODEC.encode(context)[-room:])
+
+
+def test_a_drawn_request_that_is_repeated_gets_another_sample_each_time_and_a_greedy_one_does_not(tmp_path):
+    drawing = {"max_gen_toks": 12, "do_sample": True, "temperature": 1.0, "until": []}
+    greedy = {**drawing, "do_sample": False}
+
+    def asked(settings, times):
+        model = HarnessModel(loaded(), cache=RequestCache(tmp_path / "requests.jsonl"))
+        return model.generate_until(requests(("Sabah", settings), kind="generate_until") * times)
+
+    samples = asked(drawing, 4)
+    assert len(set(samples)) == 4
+    assert asked(drawing, 4) == samples
+    assert asked(drawing, 2) == samples[:2]
+    assert len(set(asked(greedy, 3))) == 1
+    assert len(RequestCache(tmp_path / "requests.jsonl")._answers) == 4 + 1
+
+
+@pytest.mark.parametrize("name", ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"])
+def test_lm_evals_names_for_the_length_are_all_understood(name):
+    model = HarnessModel(loaded())
+    assert generated(model, "Sabah", **{name: 3}) == generated(model, "Sabah", max_gen_toks=3)
+    assert len(CODEC.encode(generated(model, "Sabah", **{name: 3}))) < len(CODEC.encode(generated(model, "Sabah")))
+
+
+def test_a_temperature_alone_draws_and_an_empty_stop_stops_nothing():
+    model = HarnessModel(loaded())
+    drawn = generated(model, "Sabah", max_gen_toks=20, temperature=1.0)
+    assert drawn == generated(model, "Sabah", max_gen_toks=20, temperature=1.0, do_sample=True)
+    assert drawn != generated(model, "Sabah", max_gen_toks=20)
+    assert drawn == generated(model, "Sabah", max_gen_toks=20, temperature=1.0, until=[""])
+
+
+@pytest.mark.parametrize("estimator", ["bound", "pseudo", "chain"])
+def test_a_choice_without_a_token_never_wins_and_a_text_without_one_says_nothing(estimator):
+    model = HarnessModel(loaded(), estimator=estimator)
+    assert not CODEC.encode_pair("Cevap:", " ")[1]
+    ((nothing, is_greedy),) = model.loglikelihood(requests(("Cevap:", " ")))
+    assert (nothing, is_greedy) == (-math.inf, False)
+    assert values(model, ("Cevap:", " "), ("Cevap:", " A"))[0] == -math.inf
+    assert model.loglikelihood_rolling(requests((" ",), ("\n",), kind="loglikelihood_rolling")) == [0.0, 0.0]
+
+
+def test_the_fingerprint_changes_with_whatever_changes_an_answer_and_not_with_the_place():
+    def fingerprint(change=lambda model: None, **diffusion):
+        model = loaded(**diffusion)
+        model = dataclasses.replace(model, tokenizer=copy.deepcopy(model.tokenizer))
+        change(model)
+        return HarnessModel(model)._fingerprint
+
+    def act(model):
+        model.denoiser.model.config.hidden_act = "relu"
+
+    def end(model):
+        model.tokenizer.eos_token = model.tokenizer.pad_token
+
+    def move(model):
+        model.denoiser.model.config._name_or_path = "elsewhere"
+
+    def narrow(model):
+        model.denoiser.bfloat16()
+
+    whole = fingerprint()
+    assert len({whole, fingerprint(act), fingerprint(end), fingerprint(narrow), fingerprint(learned_end=True)}) == 5
+    assert fingerprint(move) == whole
+
+
+def test_a_new_protocol_asks_everything_again(tmp_path, monkeypatch):
+    file = tmp_path / "requests.jsonl"
+    values(HarnessModel(loaded(), cache=RequestCache(file)), ("Cevap:", " A"))
+    monkeypatch.setattr("diffutron.evaluation.harness.PROTOCOL", -1)
+    values(HarnessModel(loaded(), cache=RequestCache(file)), ("Cevap:", " A"))
+    assert len(RequestCache(file)._answers) == 2
 
 
 def test_written_text_is_cached_too(tmp_path, monkeypatch):

@@ -163,6 +163,8 @@ def test_the_highest_is_chosen_by_its_log_likelihood_or_by_that_of_a_character()
     one = document((-3.0, -5.0, -4.2), 0)
     assert (one.is_right("acc"), one.is_right("acc_norm")) == (True, False)
     assert replace(one, right=2).is_right("acc_norm")
+    empty = document((-math.inf, -5.0), 0, choices=("", "iki"))
+    assert [empty.chosen(metric) for metric in ("acc", "acc_norm")] == [1, 1]
 
 
 def test_chance_and_majority_are_those_of_the_documents():

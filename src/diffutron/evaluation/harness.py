@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, InputError
@@ -26,12 +27,14 @@ from diffutron.evaluation.hiding import EverySet, InOrder
 from diffutron.evaluation.likelihood import NUM_DRAWS, Estimator, log_likelihoods
 from diffutron.evaluation.questions import Question, ask, ask_for_continuation, ask_for_texts, window_tokens
 from diffutron.generation import Generator, Request, SamplerSettings
-from diffutron.model import Denoiser, Loaded
+from diffutron.model import Loaded
 from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
 
 REQUESTS_AT_A_TIME = 16
 """asked together and then written down: what a killed run has to do again, at most"""
+PROTOCOL = 1
+"""raised by hand when the same request gets another answer: what caches hold of former ones is then asked again"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Estimate:
     """Log-likelihood of a continuation, in nats.
 
     Attributes:
+        value: minus infinity where the continuation has no token: nothing is no choice.
         standard_error: from the draws; 0 where nothing was left to chance.
         halves: the same from the first and from the second half of the draws; both ``value`` if there were none.
         was_cut: whether the context lost its beginning to fit.
@@ -48,6 +52,21 @@ class Estimate:
     standard_error: float
     halves: tuple[float, float]
     was_cut: bool
+
+
+class _Writing(NamedTuple):
+    """Text to write, as the cache knows it.
+
+    Attributes:
+        sampler: settings, as JSON.
+        sample: tells requests that draw apart where one call asks the same again; 0 of what nothing is drawn for.
+    """
+
+    context: str
+    max_new_tokens: int
+    sampler: str
+    until: tuple[str, ...]
+    sample: int
 
 
 class RequestCache:
@@ -115,7 +134,7 @@ class HarnessModel(LM):
         self.cache = cache or RequestCache()
         self.on_progress = on_progress
         self._generator = Generator.of(loaded, self.codec)
-        self._fingerprint = _fingerprint(self.denoiser, self.codec)
+        self._fingerprint = _fingerprint(loaded, self.codec)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Of each continuation, and whether writing greedily from left to right would give it.
@@ -144,10 +163,17 @@ class HarnessModel(LM):
         return [float(self.cache[self._key("rolling", text)]) for text in texts]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Written with the sampler's settings, but greedily unless a task draws; up to half of the model's context."""
-        asked = [(str(context), json.dumps(settings, sort_keys=True)) for context, settings in
-                 (each.args for each in requests)]  # fmt: skip
-        self._answer("generate", asked, lambda batch: [self._continuation(*each) for each in batch])
+        """Written with the sampler's settings, but greedily unless a task draws; up to half of the model's context.
+
+        A request that draws and is asked several times (lm-eval's ``repeats``) gets a sample each time.
+        """
+        asked = list[_Writing]()
+        times: defaultdict[_Writing, int] = defaultdict(int)
+        for each in requests:
+            writing = self._writing(*each.args)
+            asked.append(writing._replace(sample=times[writing]))
+            times[writing] += SamplerSettings.model_validate_json(writing.sampler).temperature > 0
+        self._answer("generate", asked, lambda batch: [self._continuation(each) for each in batch])
         return [str(self.cache[self._key("generate", each)]) for each in asked]
 
     def _answer(self, kind: str, requests: Sequence[Any], answers: Callable[[list[Any]], list[Any]]) -> None:
@@ -159,8 +185,8 @@ class HarnessModel(LM):
             self.cache.add(dict(zip(keys, answers(batch), strict=True)))
             self.on_progress(start + len(batch), len(missing))
 
-    def _key(self, kind: str, request: tuple[str, ...]) -> str:
-        told = [self._fingerprint, self.estimator, self.num_draws, self.seed, kind, *request]
+    def _key(self, kind: str, request: Sequence[Any]) -> str:
+        told = [PROTOCOL, self._fingerprint, self.estimator, self.num_draws, self.seed, kind, *request]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
     def _estimates(self, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -176,6 +202,8 @@ class HarnessModel(LM):
         found = []
         for question, was_cut in zip(questions, were_cut, strict=True):
             first, second = (next(halves), next(halves)) if self._is_drawn(question) else (next(answers),) * 2
+            if not question.num_asked:
+                first = second = replace(first, value=-math.inf)
             found.append(asdict(Estimate(
                 value=(first.value + second.value) / 2, halves=(first.value, second.value), was_cut=was_cut,
                 standard_error=math.hypot(first.standard_error, second.standard_error) / 2,
@@ -195,12 +223,14 @@ class HarnessModel(LM):
 
     def _are_greedy(self, pairs: list[tuple[str, str]]) -> list[bool]:
         questions = [self._question(*pair)[0] for pair in pairs]
-        greedy = [True] * len(questions)
+        greedy = [question.num_asked > 0 for question in questions]
         for answer in ask(self.denoiser, self.codec, questions, InOrder(), seed=self.seed):
             greedy[answer.question] &= bool(answer.is_top1.all())
         return greedy
 
     def _rolling(self, text: str) -> float:
+        if not self.codec.encode(text):
+            return 0.0
         asked = ask_for_texts([text], self.codec, max_tokens=window_tokens(self.denoiser))
         found = log_likelihoods(
             self.denoiser, self.codec, asked.questions, estimator=self.estimator, num_draws=self.num_draws,
@@ -208,26 +238,37 @@ class HarnessModel(LM):
         )  # fmt: skip
         return sum(each.value for each in found)
 
-    def _continuation(self, context: str, settings: str) -> str:
-        wanted = json.loads(settings)
-        most = min(int(wanted.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS)), self.denoiser.max_positions // 2)
-        prompt, room = self.codec.encode(context), self.denoiser.max_positions - 1 - most
-        if len(prompt) > room:
-            context = self.codec.decode(prompt[-room:])
-        temperature = float(wanted.get("temperature", 0.0)) if wanted.get("do_sample") else 0.0
+    def _writing(self, context: str, settings: dict[str, Any]) -> _Writing:
+        wanted = normalize_gen_kwargs(settings, DEFAULT_MAX_GEN_TOKS)
+        temperature = float(wanted.get("temperature") or 0.0) if wanted["do_sample"] else 0.0
+        return _Writing(
+            str(context), min(wanted["max_gen_toks"], self.denoiser.max_positions // 2),
+            SamplerSettings(temperature=temperature).model_dump_json(),
+            tuple(stop for stop in wanted["until"] if stop), 0,
+        )  # fmt: skip
+
+    def _continuation(self, asked: _Writing) -> str:
+        room = self.denoiser.max_positions - 1 - asked.max_new_tokens
+        # Ids, not text: a beginning that is cut and read again may have a token more.
+        given = (self.codec.start_id, *self.codec.encode(asked.context)[-room:])
         [written] = self._generator.complete(
-            [Request(context, most, self.seed)], SamplerSettings(temperature=temperature)
+            [Request(asked.context, asked.max_new_tokens, self.seed, asked.sample, given=given)],
+            SamplerSettings.model_validate_json(asked.sampler),
         )
-        until = wanted.get("until") or []
-        stops = [until] if isinstance(until, str) else until
-        places = [written.completion.find(stop) for stop in stops if stop in written.completion]
+        places = [written.completion.find(stop) for stop in asked.until if stop in written.completion]
         return written.completion[: min(places, default=None)]
 
 
-def _fingerprint(denoiser: Denoiser, codec: TextCodec) -> str:
-    """16 digits that change with any weight and any piece."""
+def _fingerprint(loaded: Loaded, codec: TextCodec) -> str:
+    """16 digits that change with any weight, any piece, and whatever else says how they are read."""
+    config = loaded.denoiser.model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version", "architectures"):  # where it lies, and who wrote it
+        config.pop(name, None)
     digest = hashlib.sha256(codec.fingerprint.encode())
-    for name, weights in denoiser.state_dict().items():
+    ids = [codec.start_id, codec.end_id, codec.mask_id]
+    digest.update(json.dumps([config, ids, loaded.diffusion], sort_keys=True, default=str).encode())
+    for name, weights in loaded.denoiser.state_dict().items():
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights.cpu().numpy()).tobytes())
+        # Bytes: numpy has no bfloat16.
+        digest.update(weights.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -23,7 +23,8 @@ class LogLikelihood:
     """Log-probability in nats.
 
     Attributes:
-        value: a lower bound of it if estimated by ``bound``; of one order if by ``chain``; neither if by ``pseudo``.
+        value: a lower bound of it if estimated by ``bound``; of one order if by ``chain``; neither if by ``pseudo``. 0
+            where nothing is asked for.
         standard_error: from the draws; 0 where nothing was left to chance.
         num_looks: forward passes it took.
     """
@@ -70,7 +71,7 @@ def log_likelihoods(
         nats[answer.question].append(answer.nats)
     return [
         LogLikelihood(
-            value=-float(np.sum(found)), num_tokens=question.num_asked, num_looks=len(found),
+            value=0.0 - float(np.sum(found)), num_tokens=question.num_asked, num_looks=len(found),
             standard_error=draws.standard_error(np.asarray(found))
             if estimator == "bound" and not _BoundOf(draws).is_exact(question) else 0.0,
         )

@@ -112,7 +112,7 @@ class Answered:
         """By all draws, or by one half of them."""
         nats = np.asarray([each.value if half is None else each.halves[half] for each in self.estimates])
         if metric == "acc_norm":
-            nats = nats / np.asarray([len(choice) for choice in self.choices])
+            nats = nats / np.asarray([max(len(choice), 1) for choice in self.choices])
         return int(nats.argmax())
 
     def is_right(self, metric: str, half: int | None = None) -> bool:
