@@ -9,6 +9,7 @@ import torch
 
 from diffutron.errors import RecipeError
 from diffutron.generation import Canvas, Generator, Request, SamplerSettings, denoise
+from diffutron.generation.policies import PathPlanning, ReMDM
 from diffutron.recipe import check
 from diffutron.testing import TableReader, tiny_codec, tiny_denoiser
 
@@ -158,6 +159,21 @@ def test_a_text_that_ended_stays_ended_whatever_is_hidden_again(revision):
     ended = [generator.read(request, last[row]).finish_reason for row, request in enumerate(requests)]
     assert ended.count("stop") == sum(len(step.tokens) < whole for step in last.values()) > 10
     assert revised
+
+
+@pytest.mark.parametrize("revision", ["cap:0.2", "rescale:0.3", "p2:0.1", "p2:1"])
+@pytest.mark.parametrize("pace", ["entropy:1.0", "factor:3"])
+def test_a_block_that_is_ahead_of_its_schedule_keeps_no_fewer_than_none(revision, pace, monkeypatch):
+    kept = []
+    for kind in (ReMDM, PathPlanning):
+        monkeypatch.setattr(kind, "hide", lambda self, block, hide=kind.hide: kept.append(block) or hide(self, block))
+    generator = Generator(tiny_denoiser(), CODEC)
+    requests = [Request("ev köy", max_new_tokens=24, seed=seed) for seed in range(4)]
+    chosen = settings(revision=revision, pace=pace, steps=40, block_length=4, temperature=0.5)
+    steps = list(generator.steps(requests, chosen))
+    assert all(CODEC.mask_id not in step.tokens for step in steps if step.done)
+    assert sum(step.done for step in steps) == 4
+    assert all(block.keep >= 0 and 0 <= block.after <= 1 for block in kept)
 
 
 @pytest.mark.parametrize("revision", ["cap:0.3", "rescale:0.5"])

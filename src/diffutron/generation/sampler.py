@@ -394,7 +394,7 @@ class _Sampler:
         if revision is None or row.taken >= row.steps or not standing:
             return []
         before_block = row.rank[row.block[0]]
-        keep = target - before_block
+        keep = max(0, target - before_block)  # a pace may finish the blocks before ahead of the schedule
         block = Block(
             scores, u, candidates, before=len(standing) / len(row.block), after=min(1.0, keep / len(row.block)),
             keep=keep, time=self._block_time(row, row.taken)[1],
