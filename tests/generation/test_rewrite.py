@@ -1,6 +1,8 @@
 """A rewritten draft is never less likely, and only what the diff shows has changed."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,3 +67,29 @@ def test_word_scores_are_the_models_when_each_word_is_hidden_alone():
 def test_drafts_that_cannot_be_rewritten_are_refused(generator, draft, share, message):
     with pytest.raises(InputError, match=message):
         rewrite(generator, draft, SamplerSettings(), share=share)
+
+
+def test_words_are_drawn_again_as_well_formed_as_asked_for(monkeypatch):
+    generator = Generator(tiny_denoiser(), CODEC)
+    asked = []
+
+    class Guide:
+        def adjust(self, logits, tokens, positions):
+            asked.append(list(positions))
+
+        def admits(self, tokens, position, token):
+            return True
+
+    monkeypatch.setattr(Generator, "guided", lambda self, canvas, settings: replace(
+        canvas, guides=(*canvas.guides, *([Guide()] if settings.well_formed else []))
+    ))  # fmt: skip
+    rewrite(generator, DRAFTS[0], SamplerSettings())
+    assert not asked
+    rewrite(generator, DRAFTS[0], SamplerSettings(well_formed=4.0))
+    assert asked
+
+
+def test_a_dictionary_that_is_not_there_is_told_of():
+    settings = SamplerSettings(well_formed=4.0, dictionary=Path("nowhere.dic"))
+    with pytest.raises(InputError, match=r"nowhere\.dic"):
+        rewrite(Generator(tiny_denoiser(), CODEC), DRAFTS[0], settings)

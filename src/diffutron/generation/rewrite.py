@@ -112,7 +112,7 @@ def _draw(
         for index, span in spans.items()
     )
     free = tuple(position for span in spans.values() for position in span)
-    canvas = Canvas(tuple(row), free, key=key, guides=guides)
+    canvas = generator.guided(Canvas(tuple(row), free, key=key, guides=guides), settings)
     for step in denoise(generator.reader, [canvas], settings, mask_id=codec.mask_id):
         on_step(step)
     return {
