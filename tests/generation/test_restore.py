@@ -1,5 +1,7 @@
 """Restoring changes words and nothing between them, and only into what they may have been."""
 
+import unicodedata
+
 import pytest
 
 from diffutron.errors import InputError
@@ -84,3 +86,35 @@ def test_diff_shows_both_sides():
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         restorer(**settings)
+
+
+@pytest.mark.parametrize("faults", [frozenset({"letters"}), frozenset({"ocr"})])
+def test_a_word_that_is_longer_than_the_model_reads_stays_and_the_others_are_restored(faults):
+    long = "iVBORw0KGgo" * 60
+    typed = f"Ankara buyuk\n{long} bir okul"
+    told = []
+    found = restorer(faults=faults, confidence=0.0).restore(typed, lambda done, total: told.append((done, total)))
+    words = {word.before: word for word in found.words}
+    assert words[long].after == long
+    assert words[long].confidence == 1.0
+    assert [word.before for word in found.words] == typed.split()
+    assert words["buyuk"].confidence < 1.0
+    assert told[-1] == (4, 4)
+
+
+@pytest.mark.parametrize("text", TINY_TEXTS)
+def test_text_whose_marks_are_characters_of_their_own_is_restored_like_any_other(text):
+    one = restorer(confidence=0.3)
+    whole, apart = one.restore(text), one.restore(unicodedata.normalize("NFD", text))
+    assert unicodedata.normalize("NFC", apart.text) == whole.text
+    for word, other in zip(whole.words, apart.words, strict=True):
+        assert other.confidence == pytest.approx(word.confidence)
+        assert (other.after == other.before) == (word.after == word.before)
+
+
+def test_what_is_spelled_well_is_asked_of_the_dictionary_in_normal_form():
+    asked = set()
+    one = restorer(is_well_spelled=lambda word: asked.add(word) or True)
+    one.restore(unicodedata.normalize("NFD", "çocuk güldü"))
+    assert {"çocuk", "güldü"} <= asked
+    assert all(unicodedata.is_normalized("NFC", word) for word in asked)

@@ -102,7 +102,7 @@ def check_faults(faults: Collection[str], confidence: float) -> None:
 
 @dataclass
 class Candidates:
-    """What a word may have been; first, what it is.
+    """What a word may have been, in normal form; first, what it is.
 
     Attributes:
         evidence: [F, E], for each form and piece of evidence.
@@ -116,6 +116,16 @@ class Candidates:
     cost: NDArray[np.float64]
     chosen: int = 0
     confidence: float = 1.0
+
+    @property
+    def after(self) -> str:
+        """What became of the word; as it was typed, if nothing did."""
+        return self.forms[self.chosen] if self.chosen else self.place.text
+
+    @property
+    def size(self) -> int:
+        """The most tokens that it and what stands before it take."""
+        return len(self.place.gap) + max(map(len, self.ids))
 
     def log_probs(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         total: NDArray[np.float64] = self.evidence @ weights + self.cost
@@ -165,16 +175,15 @@ class Restorer:
         return np.array(WEIGHTS[self.is_well_spelled is not None, self.lexicon is not None])
 
     def restore(self, text: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Restored:
-        """Restore a text; what stands between words stays."""
+        """Restore a text; what stands between words stays, and so does a word that is longer than the model reads."""
         found = self.candidates(text)
-        done = 0
-        for window in self.windows(found):
+        windows = self.windows(found)
+        done, total = 0, sum(map(len, windows))
+        for window in windows:
             self.weigh(window)
             done += len(window)
-            on_progress(done, len(found))
-        words = tuple(
-            RestoredWord(word.place.start, word.place.text, word.forms[word.chosen], word.confidence) for word in found
-        )
+            on_progress(done, total)
+        words = tuple(RestoredWord(word.place.start, word.place.text, word.after, word.confidence) for word in found)
         return Restored(text, words)
 
     def candidates(self, text: str) -> list[Candidates]:
@@ -187,19 +196,22 @@ class Restorer:
 
     def _loss(self, text: str) -> float:
         """The share of marks that were lost, from how many there are."""
-        bare_letters, marked = num_ambiguous(text)
+        bare_letters, marked = num_ambiguous(normalise(text))  # marks that are characters of their own are no loss
         expected = MARKED_SHARE * (bare_letters + marked)
         share = 1 - (marked + 0.02) / (expected + 0.02) if expected else 0.0
         return min(max(share, 0.002), 0.998)
 
     def _candidates(self, place: Place, loss: float, *, first: bool) -> Candidates:
-        codec = self.generator.codec
-        costs = {place.text: 0.0}
+        codec, text = self.generator.codec, normalise(place.text)
+        costs = {text: 0.0}
+        itself = ids_of(text, codec, first=first)
+        if len(place.gap) + len(itself) > self._room:  # too long to be asked about
+            return Candidates(place, [text], [itself], np.zeros((1, len(EVIDENCE))), np.zeros(1))
         if "letters" in self.faults:
-            costs |= {form: added * math.log(loss) for form, added in marked_variants(place.text)}
+            costs |= {form: added * math.log(loss) for form, added in marked_variants(text)}
         for fault, variants in (("typing", slips), ("ocr", misread)):
             if fault in self.faults:
-                for form in variants(place.text):
+                for form in variants(text):
                     costs[form] = max(costs.get(form, -math.inf), _SLIP[fault])
         forms = list(costs)
         ids = [ids_of(form, codec, first=first) for form in forms]
@@ -224,15 +236,22 @@ class Restorer:
         count = 0 if self.lexicon is None else self.lexicon[form]
         return [0.0, self.generator.codec.log_frequency(ids), *vowel_clashes(form), 0.0, math.log1p(count)]
 
+    @property
+    def _room(self) -> int:
+        """Tokens of the longest word that the model can be asked about."""
+        return self.generator.denoiser.max_positions - 2
+
     def windows(self, words: Sequence[Candidates]) -> list[list[Candidates]]:
+        """The words that are weighed together; one that the model cannot read stands in none."""
         windows, length = list[list[Candidates]](), self.window + 1
         for word in words:
-            size = len(word.place.gap) + max(map(len, word.ids))
-            if length + size > min(self.window, self.generator.denoiser.max_positions) - 2:
+            if word.size > self._room:
+                continue
+            if length + word.size > min(self.window - 2, self._room):
                 windows.append([])
                 length = 0
             windows[-1].append(word)
-            length += size
+            length += word.size
         return windows
 
     def weigh(self, words: Sequence[Candidates]) -> None:
