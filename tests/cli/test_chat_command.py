@@ -22,7 +22,8 @@ def place(tmp_path, monkeypatch):
 def run(monkeypatch, capsys, place):
     def run(*arguments, said="", code=0):
         monkeypatch.setattr(sys, "argv", ["diffutron", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+        piped = io.TextIOWrapper(io.BytesIO(said), encoding="utf-8") if isinstance(said, bytes) else io.StringIO(said)
+        monkeypatch.setattr(sys, "stdin", piped)
         with pytest.raises(SystemExit) as stop:
             main()
         out, err = capsys.readouterr()
@@ -43,6 +44,12 @@ def test_every_line_of_a_pipe_is_a_question_and_gets_an_answer(run):
     assert not err
     assert run(*CHAT, said="evde ne var\n\n  denizde ne var  \n")[0].splitlines() == [each["text"] for each in replies]
     assert run(*CHAT, said="")[0] == ""
+
+
+def test_a_pipe_of_another_encoding_is_told_of(run):
+    _, err = run(*CHAT, said="ışık nedir\n".encode("windows-1254"), code=1)
+    assert err.startswith("error: the input is not UTF-8: it holds the byte 0xfd")
+    assert "Traceback" not in err
 
 
 def test_commands_change_the_talk(run, place):

@@ -21,7 +21,7 @@ from diffutron.cli.console import (
     note,
 )
 from diffutron.cli.watch import Watcher
-from diffutron.errors import DiffutronError, InputError
+from diffutron.errors import DataError, DiffutronError, InputError
 
 if TYPE_CHECKING:
     from diffutron.api import DiffusionLM
@@ -77,7 +77,11 @@ def chat(
 
 
 def lines_of(prompts: bool) -> Iterator[str]:
-    """What is typed, or what comes through a pipe, until it ends."""
+    """What is typed, or what comes through a pipe, until it ends.
+
+    Raises:
+        DataError: what comes is not UTF-8.
+    """
     if prompts:
         note(HELP)
         import readline  # noqa: F401 - gives input() a history and arrow keys
@@ -86,6 +90,8 @@ def lines_of(prompts: bool) -> Iterator[str]:
             line = input("> ") if prompts else sys.stdin.readline()
         except EOFError:
             return
+        except UnicodeDecodeError as error:
+            raise DataError(f"the input is not UTF-8: it holds the byte {error.object[error.start]:#04x}") from None
         if not prompts and not line:
             return
         if line.strip():
