@@ -121,6 +121,17 @@ FOLLOWED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("word", "answer", "holds"), [
+    ("su", "Bir bardak su içtim.", True), ("su", "Suyu içtim.", True), ("su", "Sular aktı.", True),
+    ("su", "Sunum çok iyiydi.", False), ("su", "Suç onun.", False), ("su", "Sultan geldi.", False),
+    ("su", "Susmak iyidir.", False), ("su", "Susuz kaldık.", True), ("ağa", "Ağacın altında.", True),
+    ("ağa", "Ağaç dikti.", True), ("ağa", "Ağabeyim geldi.", False), ("kita", "Kitabı okudum.", True),
+])  # fmt: skip
+def test_a_word_is_held_with_its_endings_and_not_by_another_that_begins_like_it(word, answer, holds):
+    [check] = [check for each in instructions() for check in each.checks if getattr(check, "word", None) == word]
+    assert check.holds(answer) is holds
+
+
 def test_each_kind_of_check_can_be_followed_and_an_empty_answer_follows_none():
     asked = instructions()
     assert len(asked) == 40

@@ -16,7 +16,7 @@ from diffutron.errors import DataError, InputError
 from diffutron.evaluation import tasks
 from diffutron.evaluation.cetvel import documents
 from diffutron.evaluation.harness import Estimate, HarnessModel
-from diffutron.evaluation.tasks import CETVEL, Answered, TaskScore, run_tasks, score_of, wilson_interval
+from diffutron.evaluation.tasks import CETVEL, Answered, TaskScore, run_tasks, score_of
 from diffutron.model import Loaded
 from diffutron.testing import tiny_denoiser, tiny_tokenizer
 
@@ -191,21 +191,6 @@ def test_a_right_answer_that_always_stands_first_makes_no_majority():
     assert scored([document((-1.0, -2.0), 0)] * 4).majority == 1.0
 
 
-@pytest.mark.parametrize(
-    ("right", "total", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
-)
-def test_intervals_are_wilsons(right, total, low, high):
-    assert wilson_interval(right, total) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_an_interval_holds_the_truth_19_times_in_20():
-    generator = np.random.default_rng(0)
-    for truth in (0.05, 0.3, 0.5):
-        found = [wilson_interval(right, 100) for right in generator.binomial(100, truth, 4000)]
-        assert np.mean([low <= truth <= high for low, high in found]) == pytest.approx(0.95, abs=0.02)
-
-
 def test_the_error_of_the_draws_is_the_spread_of_scores_by_half_of_the_draws_and_shrinks_with_more():
     generator = np.random.default_rng(0)
     margins = generator.normal(0.3, 1.0, 50)
@@ -311,6 +296,17 @@ def test_documents_without_the_fields_of_a_task_are_one_line(tmp_path):
 def test_a_file_for_a_task_that_is_not_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="a file for mnli_tr, which is not among"):
         run_tasks(model_of(), ["xcopa_tr"], data={"mnli_tr": xcopa_file(tmp_path)})
+
+
+def test_tasks_of_a_tag_or_a_group_may_have_files(tmp_path):
+    files = {task: write(tmp_path / f"{task}.jsonl", DOCUMENTS[task]) for task in CETVEL}
+    assert set(tasks._load(["cetvel"], files)) == set(CETVEL)
+    index = lm_eval.tasks.TaskManager(include_path=[tasks._TURBLIMP, tasks._OURS], include_defaults=False).task_index
+    opened = tasks._opened("turblimp_core", {"turblimp_binding": tmp_path}, index)
+    assert len(opened) == 16
+    assert "turblimp_binding" in opened
+    assert tasks._opened("turblimp_core", files, index) == ["turblimp_core"]
+    assert tasks._opened("xcopa_tr", files, index) == ["xcopa_tr"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter
 from diffutron.corpus.conversations import Conversation, Turn
 from diffutron.corpus.language import language_of
 from diffutron.errors import DataError
-from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
+from diffutron.evaluation.score import Difference, paired_difference, rate_interval
 from diffutron.generation.chat import Chat, Reply
 from diffutron.generation.sampler import SamplerSettings
 from diffutron.recipe import Settings
@@ -33,7 +33,10 @@ _SENTENCE = re.compile(r"(?<=[.!?…])\s+|\n+")
 
 @dataclass(frozen=True)
 class Rate:
-    """A mean over ``num`` answers with its 95 % interval, for which whole groups, ``num_groups``, are drawn again."""
+    """A mean over ``num`` answers with its 95 % interval, for which whole groups, ``num_groups``, are drawn again.
+
+    The bounds are not-a-number where there is one group.
+    """
 
     value: float
     low: float
@@ -129,9 +132,9 @@ def compare_answers(one: AnswerScores, other: AnswerScores, name: str, *, seed: 
 
 
 def rate(values: Sequence[float], *, groups: Sequence[str] = (), seed: int = 0) -> Rate:
-    """The mean of the values; without groups, each is drawn again for itself."""
+    """The mean of values from 0 to 1; without groups, each is drawn again for itself."""
     sums, counts = _sums(values, groups or _named([""] * len(values)))
-    low, high = bootstrap_ratio(sums, counts, seed=seed)
+    low, high = rate_interval(sums, counts, seed=seed)
     return Rate(float(sums.sum() / counts.sum()), low, high, len(values), len(sums))
 
 
@@ -244,9 +247,12 @@ class Holds(Settings):
 
     kind: Literal["holds"]
     word: str
+    endings: tuple[str, ...] = ()
+    """How it may go on, where other words begin like it; "" is its end."""
 
     def holds(self, answer: str) -> bool:
-        return re.search(rf"\b{re.escape(folded(self.word))}", folded(answer)) is not None
+        goes_on = "|".join(re.escape(each) or r"\b" for each in self.endings)
+        return re.search(rf"\b{re.escape(folded(self.word))}(?:{goes_on})", folded(answer)) is not None
 
 
 class OneOf(Settings):

@@ -28,8 +28,8 @@ from diffutron.evaluation.score import (
     PERMUTATIONS,
     Difference,
     bootstrap,
-    bootstrap_ratio,
     paired_difference,
+    rate_interval,
 )
 from diffutron.model import Denoiser
 from diffutron.model.attention import Segments
@@ -187,7 +187,7 @@ def probe_labels(
 
     model, penalty = _tuned(fit, _cross_entropy, seen, learned, seed=seed)
     is_right = (model(new).argmax(axis=1) == asked).astype(float)
-    low, high = bootstrap_ratio(is_right, np.ones_like(is_right), seed=seed)
+    low, high = rate_interval(is_right, np.ones_like(is_right), seed=seed)
     return Accuracy(
         value=float(is_right.mean()), low=low, high=high, chance=1 / len(names),
         majority=float((asked == np.bincount(learned).argmax()).mean()), penalty=penalty, num_classes=len(names),

@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import json
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +19,12 @@ import numpy as np
 from datasets.arrow_dataset import Dataset
 from datasets.utils.tqdm import disable_progress_bars, enable_progress_bars
 from lm_eval.evaluator import evaluate
+from lm_eval.tasks._index import Kind
 
 from diffutron.corpus import files_of, read_records
 from diffutron.errors import DataError, DiffutronError, InputError
 from diffutron.evaluation.harness import Estimate, HarnessModel
+from diffutron.evaluation.score import wilson_interval
 
 CETVEL = ("belebele_tr", "exams_tr", "ironytr", "news_cat", "mnli_tr", "sts_tr", "xcopa_tr")
 
@@ -32,7 +33,6 @@ ONE_ANSWER = 0.95
 
 _OURS = Path(__file__).parent / "cetvel"
 _TURBLIMP = Path(lm_eval.tasks.__file__).parent / "turblimp"
-_Z95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def run_tasks(
 
     Args:
         names: tasks, tags or groups: ours, ``turblimp_core``, or any of lm-eval's that lets choose.
-        data: for some of the tasks, a file to read instead of the hub's data set.
+        data: for some of the tasks, those of a tag or group among them, a file to read instead of the hub's data set.
         limit: the first so many documents of each task.
 
     Raises:
@@ -171,18 +171,6 @@ def score_of(task: str, metric: str, documents: Sequence[Answered], model: Harne
     )  # fmt: skip
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share: never empty, never beyond 0 and 1, however few the documents.
-
-    Source:
-        Wilson 1927, Probable inference, the law of succession, and statistical inference.
-    """
-    share, z2 = right / total, _Z95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    reach = _Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
-
-
 def _majority(documents: Sequence[Answered]) -> float | None:
     [(_, most)] = Counter(each.right for each in documents).most_common(1)
     answers_differ = len({each.choices for each in documents}) > 1
@@ -207,6 +195,7 @@ def _load(names: Sequence[str], data: Mapping[str, Path]) -> dict[str, Any]:
         if name not in manager.all_tasks:
             nearest = difflib.get_close_matches(name, manager.all_tasks, n=1)
             raise InputError(f"no task is called {name!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
+    names = list(dict.fromkeys(each for name in names for each in _opened(name, data, manager.task_index)))
     if unused := set(data) - set(names):
         raise InputError(f"there is a file for {min(unused)}, which is not among the tasks to run")
     tasks: dict[str, Any] = {}
@@ -222,6 +211,19 @@ def _load(names: Sequence[str], data: Mapping[str, Path]) -> dict[str, Any]:
                 f"a file of your own is given with --data {name}=FILE"
             ) from error
     return tasks
+
+
+def _opened(name: str, data: Mapping[str, Path], index: Mapping[str, Any]) -> list[str]:
+    """The tasks of a tag or group that holds one with a file; any other name as it is."""
+    entry = index[name]
+    members: Any = sorted(entry.tags) if entry.kind == Kind.TAG else []
+    if entry.kind == Kind.GROUP and name not in data:
+        members = (entry.cfg or {}).get("task") or []
+        members = [members] if isinstance(members, str) else members
+        if not all(isinstance(each, str) and each in index for each in members):
+            return [name]  # it changes its tasks; they are not those that the files are for
+    opened = [each for member in members for each in _opened(member, data, index)]
+    return opened if set(opened) & set(data) else [name]
 
 
 def _with_file(name: str, file: Path) -> dict[str, Any]:
