@@ -1,12 +1,22 @@
 """``diffutron eval ppl`` and ``compare`` as a user calls them."""
 
+import gc
 import json
+import math
 import sys
+import weakref
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from diffutron.cli.console import as_json
+from diffutron.cli.evaluation_report import body_of, names_of
 from diffutron.cli.main import main
-from diffutron.testing import TINY_TEXTS, tiny_folder
+from diffutron.errors import InputError
+from diffutron.evaluation.side_by_side import side_by_side
+from diffutron.model import Loaded, save_model
+from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
 
 
 @pytest.fixture
@@ -41,7 +51,11 @@ def test_a_curve_has_a_score_for_each_rate_and_the_single_scores_are_its_points(
     assert [each["mask_rate"] for each in curve] == pytest.approx([0.05 + 0.1 * step for step in range(10)])
     single = json.loads(run(*PPL, "--mask-rate", "0.45", "--json"))
     assert single["perplexity"] == pytest.approx(curve[4]["perplexity"])
-    assert run(*PPL, "--mask-rate", 0.2, "--mask-rate", 0.4).count("masked perplexity") == 2
+    told = run(*PPL, "--mask-rate", 0.2, "--mask-rate", 0.4)
+    assert told.count("masked perplexity") == 2
+    for rate in (0.2, 0.4):
+        hidden = json.loads(run(*PPL, "--mask-rate", rate, "--json"))["num_masked"]
+        assert f"mask rate {rate} | {hidden} hidden" in told
 
 
 def test_against_gives_the_difference_on_the_same_masks(run):
@@ -69,6 +83,7 @@ def test_scores_by_field_and_by_frequency_are_parts_of_the_whole(run):
         (("--replace", "nothing"), "--replace is mask or 80-10-10, not 'nothing'"),
         (("--curve", "--by", "kind"), "--by and --frequency split the score at one mask rate"),
         (("--frequency", "gone.jsonl"), "gone.jsonl does not exist"),
+        (("--curve", "--mask-rate", 0.2), "--curve has mask rates of its own"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line(run, options, says):
@@ -95,7 +110,7 @@ def test_models_stand_side_by_side_with_differences_from_the_first(run):
     assert "from one" in told
 
 
-def test_masked_scores_of_two_tokenizers_are_not_compared(run, place):
+def test_masked_scores_of_two_tokenizers_are_not_compared(run, place, monkeypatch):
     layout = json.loads((place / "other" / "tokenizer.json").read_text(encoding="utf-8"))
     layout["model"]["vocab"][-1][1] -= 5.0
     (place / "other" / "tokenizer.json").write_text(json.dumps(layout), encoding="utf-8")
@@ -105,6 +120,105 @@ def test_masked_scores_of_two_tokenizers_are_not_compared(run, place):
     assert "nll_difference" not in found["models"][1]
     assert "bits_difference" in found["models"][1]
     assert "tokenizer is" in run(*PPL, "--against", "other", code=1)
+
+    def measured(*arguments, **options):
+        pytest.fail("it was measured first")
+
+    monkeypatch.setattr("diffutron.evaluation.report.masked_perplexity", measured)
+    report = ("eval", "report", "one", "--data", "texts.jsonl", "--before", "other")
+    assert "other has another tokenizer than one" in run(*report, code=1)
+
+
+def test_masked_scores_of_texts_that_are_cut_elsewhere_are_not_compared(run, place):
+    short = tiny_denoiser(max_position_embeddings=32)
+    save_model(place / "short", short, tiny_tokenizer(), {"format": 1, "learned_end": True})
+    (place / "long.jsonl").write_text(json.dumps({"text": " ".join(TINY_TEXTS)}) + "\n", encoding="utf-8")
+    (place / "short.jsonl").write_text(json.dumps({"text": "Tren gece kalktı."}) + "\n", encoding="utf-8")
+    compare = ("eval", "compare", "one", "short", "--data", "long.jsonl")
+    assert "nll_difference" not in json.loads(run(*compare, "--json"))["models"][1]
+    assert "texts cut elsewhere than one's: not comparable with it" in run(*compare)
+    ppl = ("eval", "ppl", "--model", "one", "--against", "short", "--mask-rate", 0.5, "--data")
+    assert "window is 32 and 64" in run(*ppl, "long.jsonl", code=1)
+    assert json.loads(run(*ppl, "short.jsonl", "--json"))["window"] is None
+    report = ("eval", "report", "one", "--before", "short", "--seeds", 1, "--draws", 2, "--json", "--data")
+    assert json.loads(run(*report, "long.jsonl"))["sets"][0]["differences"] == []
+
+
+def test_only_one_of_the_compared_models_is_in_memory(monkeypatch):
+    alive = list[weakref.ref]()
+
+    def load(name):
+        gc.collect()
+        assert [each() for each in alive] == [None] * len(alive)
+        denoiser = tiny_denoiser()
+        alive.append(weakref.ref(denoiser))
+        return Loaded(name, denoiser, tiny_tokenizer(), {})
+
+    monkeypatch.setattr("diffutron.evaluation.side_by_side.load_model", load)
+    assert len(list(side_by_side(["a", "b", "c"], TINY_TEXTS[:2], mask_rate=0.5, num_draws=2))) == 3
+
+
+def test_one_text_has_no_interval_and_json_has_null_for_it(run, place):
+    (place / "one.jsonl").write_text(json.dumps({"text": " ".join(TINY_TEXTS[:3])}) + "\n", encoding="utf-8")
+    for command, value in (("ppl", "perplexity"), ("bound", "bits_per_character")):
+        asked = ("eval", command, "--model", "one", "--data", "one.jsonl")
+        found = json.loads(run(*asked, "--json"), parse_constant=pytest.fail)
+        assert (found["low"], found["high"]) == (None, None)
+        assert found[value] > 0
+        assert "(one text: no interval)" in run(*asked)
+    assert "one text: no interval" in run("eval", "compare", "one", "other", "--data", "one.jsonl")
+    run("eval", "report", "one", "--before", "other", "--data", "one.jsonl", "--out", "out", "--seeds", 1, "--draws", 2)
+    content = (place / "out" / "report.json").read_text(encoding="utf-8")
+    [texts] = json.loads(content, parse_constant=pytest.fail)["sets"]
+    assert texts["bound"]["low"] is None
+    assert "no interval" in (place / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_numbers_that_are_not_finite_are_null_wherever_they_stand():
+    told = as_json({"one": math.nan, "some": [math.inf, 1.5, (np.float64("-inf"), "NaN", None, True)]}, indent=None)
+    assert told == '{"one": null, "some": [null, 1.5, [null, "NaN", null, true]]}'
+
+
+def test_a_report_of_a_broken_model_is_a_page_all_the_same(run, place):
+    found = json.loads(
+        run("eval", "report", "one", "--before", "other", "--data", "texts.jsonl", "--seeds", 1, "--draws", 2, "--json")
+    )
+
+    def broken(value):
+        if isinstance(value, dict):
+            return {name: broken(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [broken(each) for each in value]
+        return None if isinstance(value, float) else value
+
+    sets = [{**broken(each), "curve": [{**broken(score), "mask_rate": score["mask_rate"]} for score in each["curve"]],
+             "before": [{**broken(score), "mask_rate": score["mask_rate"]} for score in each["before"]]}
+            for each in found["sets"]]  # fmt: skip
+    estimators = [{**broken(each), "looks": each["looks"]} for each in found["estimators"]]
+    assert "no interval" in body_of({**found, "sets": sets, "estimators": estimators}, [])
+
+
+def test_sets_of_one_name_are_told_apart_by_their_folders(run, place):
+    paths = [Path(each) for each in ("runs/a/corpus/heldout.jsonl.gz", "runs/b/corpus/heldout.jsonl.gz", "x/own.txt")]
+    assert names_of(paths) == ["a/corpus/heldout", "b/corpus/heldout", "own"]
+    assert names_of([Path("heldout.jsonl"), Path("a/heldout.jsonl")])[1] == "a/heldout"
+    with pytest.raises(InputError, match=r"--data x/one\.txt and --data x/one\.jsonl would have one name"):
+        names_of([Path("x/one.txt"), Path("x/one.jsonl")])
+    for name, text in (("a", TINY_TEXTS[0]), ("b", TINY_TEXTS[1])):
+        (place / name).mkdir()
+        (place / name / "heldout.txt").write_text(text, encoding="utf-8")
+    report = ("eval", "report", "one", "--seeds", 1, "--draws", 2, "--json")
+    found = json.loads(run(*report, "--data", "a/heldout.txt", "--data", "b/heldout.txt"))
+    assert [each["name"] for each in found["sets"]] == ["a/heldout", "b/heldout"]
+
+
+def test_instructions_that_do_not_fit_into_the_context_are_counted_and_told(run):
+    asked = ("eval", "chat", "--model", "one", "--max-new-tokens", 45, "--steps", 1)
+    found = json.loads(run(*asked, "--json"))["models"]["one"]["followed"]
+    assert 0 < found["unread"] <= found["num"] == 40
+    assert f"one: {found['unread']} instructions do not fit into the context, and count as not followed" in run(*asked)
+    with_room = ("eval", "chat", "--model", "one", "--max-new-tokens", 2, "--json")
+    assert json.loads(run(*with_room))["models"]["one"]["followed"]["unread"] < found["unread"]
 
 
 def test_one_model_is_no_comparison(run):

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from diffutron.evaluation.convergence import convergence
-from diffutron.evaluation.questions import ask_for_texts
-from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+from diffutron.evaluation.questions import Question, ask_for_texts
+from diffutron.evaluation.report import measure_model
+from diffutron.model import Loaded
+from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser, tiny_tokenizer
 
 CODEC = tiny_codec()
 
@@ -23,3 +27,19 @@ def test_more_looks_cost_more_and_err_less_and_the_told_error_is_the_seen_one():
         assert sure[name].spread == sure[name].standard_error == 0.0
         assert sure[name].looks == np.mean([each.num_asked for each in questions])
     assert sure["random-order"].spread > 0
+
+
+def test_a_report_weighs_the_estimators_on_windows_that_ask_for_something(monkeypatch):
+    def with_unknown(texts, codec, *, max_tokens):
+        read = ask_for_texts(texts, codec, max_tokens=max_tokens)
+        unknown = np.asarray([codec.start_id, codec.unk_id, codec.end_id])
+        nothing = Question(unknown, np.zeros(3, dtype=bool), (0,))
+        return replace(read, questions=[nothing, *read.questions])
+
+    def estimators():
+        loaded = Loaded("tiny", tiny_denoiser(), tiny_tokenizer(), {})
+        return measure_model(loaded, {"set": TINY_TEXTS}, num_draws=2, num_seeds=1).estimators
+
+    expected = estimators()
+    monkeypatch.setattr("diffutron.evaluation.report.ask_for_texts", with_unknown)
+    assert estimators() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from diffutron.errors import DataError
 
 if TYPE_CHECKING:
     from diffutron.corpus.conversations import Conversation
-    from diffutron.evaluation.answers import AnswerScores, Rate
+    from diffutron.evaluation.answers import AnswerScores
     from diffutron.generation.chat import Chat
 
 
@@ -90,8 +91,7 @@ def chat(
         scores["nearest sentence"] = score_answers(nearest, wanted, groups=groups, seed=seed)
         result["num_groups"] = scores["nearest sentence"].exact.num_groups
     for name, talker in talkers.items():
-        followed = _followed(talker, settings, max_new_tokens, seed)
-        own: dict[str, Any] = {"followed": asdict(followed)}
+        own: dict[str, Any] = {"followed": _followed(talker, settings, max_new_tokens, seed)}
         if questions:
             progress = ProgressLine().counter(f"eval chat | {name}", "answers")
             replies = reply_to(
@@ -145,14 +145,16 @@ def _chat(name: str, adapter: list[Path] | None, template: str) -> Chat:
     return Chat(Generator.of(loaded, codec), ChatSettings(template=template).format(codec))
 
 
-def _followed(chat: Chat, settings: Any, max_new_tokens: int, seed: int) -> Rate:
+def _followed(chat: Chat, settings: Any, max_new_tokens: int, seed: int) -> dict[str, Any]:
+    """How many instructions are followed, and how many of them, ``unread``, did not fit into the context."""
     from diffutron.corpus.conversations import Turn
     from diffutron.evaluation.answers import instructions, rate, reply_to
 
     asked = instructions()
     questions = [[Turn("user", each.prompt)] for each in asked]
     replies = reply_to(chat, questions, settings, max_new_tokens=max_new_tokens, seed=seed)
-    return rate([float(each.followed(reply.text)) for each, reply in zip(asked, replies, strict=True)], seed=seed)
+    found = rate([float(each.followed(reply.text)) for each, reply in zip(asked, replies, strict=True)], seed=seed)
+    return {**asdict(found), "unread": sum(reply.finish_reason == "failed" for reply in replies)}
 
 
 _COLUMNS = (("exact", "exact"), ("f1", "F1 of words"), ("chrf", "chrF"), ("ended", "ended itself"),
@@ -169,13 +171,15 @@ def _print(result: dict[str, Any]) -> None:
     Console(width=140).print(table)
     for name, differences in result["differences"].items():
         told = "; ".join(
-            f"{each} {found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}, p {found['p_value']:.4f})"
+            f"{each} {found['value']:+.3f} ({_spread(found, '+.3f')}, p {found['p_value']:.4f})"
             for each, found in differences.items()
         )
         print(f"against {name}: {told}")
     for name, own in result["models"].items():
         if own.get("unread"):
             print(f"{name}: {own['unread']} questions do not fit into the context, and count as answered with nothing")
+        if unread := own.get("followed", {}).get("unread"):
+            print(f"{name}: {unread} instructions do not fit into the context, and count as not followed")
     if result["unfit"]:
         print(f"{result['unfit']} questions do not fit into the context, and are left out")
     groups = result.get("num_groups", result["num"])
@@ -186,4 +190,10 @@ def _print(result: dict[str, Any]) -> None:
 def _cell(found: dict[str, float] | None) -> str:
     if found is None:
         return ""
-    return f"{found['value']:.1%} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+    return f"{found['value']:.1%} ({_spread({name: 100 * found[name] for name in ('low', 'high')}, '.1f')})"
+
+
+def _spread(found: dict[str, float], form: str) -> str:
+    if math.isnan(found["low"]):
+        return "one group: no interval"
+    return f"{found['low']:{form}} to {found['high']:{form}}"

@@ -16,6 +16,7 @@ from diffutron.cli.console import (
     TextFieldOption,
     check_mask_rates,
     count,
+    interval,
     print_json,
 )
 
@@ -60,25 +61,28 @@ def compare(
 
 def _told(row: Measured, first: Measured) -> str:
     bound, score = row.bound, row.perplexity
+    spread = interval(bound.bits_per_character, bound.low, bound.high, ".4f")
     lines = [
         row.model,
         f"  {row.num_parameters:,} parameters, {row.num_pieces:,} pieces | {row.tokens_per_second:.0f} tokens/s, "
         f"{count(row.peak_bytes)}B beside the weights",
-        f"  at most {bound.bits_per_character:.4f} bits a character  (95 % {bound.low:.4f} to {bound.high:.4f})",
+        f"  at most {bound.bits_per_character:.4f} bits a character  ({spread})",
     ]
     if row.bits_difference:
         each = row.bits_difference
         lines.append(
-            f"    {each.value:+.4f} from {first.model}  (95 % {each.low:+.4f} to {each.high:+.4f}), "
+            f"    {each.value:+.4f} from {first.model}  ({interval(each.value, each.low, each.high, '+.4f')}), "
             f"p = {each.p_value:.4f}"
         )
-    lines.append(f"  masked perplexity {score.perplexity:.3f}  (95 % {score.low:.3f} to {score.high:.3f})")
+    spread = interval(score.perplexity, score.low, score.high, ".3f")
+    lines.append(f"  masked perplexity {score.perplexity:.3f}  ({spread})")
     if row.nll_difference:
         each = row.nll_difference.as_change()
         lines.append(
-            f"    {each.value:+.1%} from {first.model}  (95 % {each.low:+.1%} to {each.high:+.1%}), "
+            f"    {each.value:+.1%} from {first.model}  ({interval(each.value, each.low, each.high, '+.1%')}), "
             f"p = {each.p_value:.4f}"
         )
     elif row is not first:
-        lines.append(f"    another tokenizer than {first.model}'s: not comparable with it")
+        other = "another tokenizer" if score.tokenizer != first.perplexity.tokenizer else "texts cut elsewhere"
+        lines.append(f"    {other} than {first.model}'s: not comparable with it")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,7 +63,37 @@ DrawsOption = Annotated[int, typer.Option(callback=_even, help="Draws for each w
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(as_json(value))
+
+
+def as_json(value: Any, *, indent: int = 2) -> str:
+    """JSON of what was measured: numbers that are none, or not finite, are null, for JSON has no others."""
+    return json.dumps(as_finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def as_finite(value: Any) -> Any:
+    """The same dicts, lists and values, with None for numbers that are not finite."""
+    match value:
+        case dict():
+            return {key: as_finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [as_finite(each) for each in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
+
+
+def interval(value: float, low: float, high: float, form: str, *, of: str = "text") -> str:
+    """``95 % 1.2 to 1.4``, or why there is none.
+
+    Args:
+        form: of the two numbers, as after the colon in an f-string.
+        of: what is drawn again.
+    """
+    if math.isnan(low) or math.isnan(high):
+        return f"one {of}: no interval" if math.isfinite(value) else "no interval"
+    return f"95 % {low:{form}} to {high:{form}}"
 
 
 def refuse_unfinished(failed: Sequence[str | None]) -> None:

@@ -20,6 +20,7 @@ from diffutron.cli.console import (
     SeedOption,
     TextFieldOption,
     check_mask_rates,
+    interval,
     print_json,
 )
 
@@ -74,6 +75,8 @@ def ppl(
     from diffutron.corpus import files_of, read_texts
     from diffutron.errors import InputError
 
+    if curve and mask_rate:
+        raise InputError("--curve has mask rates of its own; leave --mask-rate out, or repeat it instead")
     rates = CURVE if curve else tuple(mask_rate or (0.15,))
     for name, value, known in (
         ("unit", unit, ("token", "word", "morpheme")),
@@ -124,23 +127,26 @@ def ppl(
         print_json({"model": lm.name, "data": str(data), **body, **groups_json})
         return
     for result, difference in found:
-        print(f"masked perplexity {result.perplexity:.3f}  (95 % {result.low:.3f} to {result.high:.3f})")
-        print(f"  nats a hidden token {result.nll:.4f} | top-1 {result.top1:.2%} | mask rate {result.mask_rate}")
+        spread = interval(result.perplexity, result.low, result.high, ".3f")
+        print(f"masked perplexity {result.perplexity:.3f}  ({spread})")
+        print(
+            f"  nats a hidden token {result.nll:.4f} | top-1 {result.top1:.2%} | mask rate {result.mask_rate} "
+            f"| {result.num_masked} hidden"
+        )
         if difference:
             change = difference.as_change()
             print(
-                f"  against {against}: {change.value:+.1%} perplexity (95 % {change.low:+.1%} to {change.high:+.1%}), "
+                f"  against {against}: {change.value:+.1%} perplexity "
+                f"({interval(change.value, change.low, change.high, '+.1%')}), "
                 f"{difference.value:+.4f} nats, p = {difference.p_value:.4f}"
             )
-    print(
-        f"  {result.num_texts} texts, {result.num_tokens} tokens, {result.num_masked} hidden | seed {result.seed} "
-        f"| data {result.fingerprint}"
-    )
+    print(f"  {result.num_texts} texts, {result.num_tokens} tokens | seed {result.seed} | data {result.fingerprint}")
     for name, scores in parts.items():
         print(f"{name}:")
         for each in scores:
             print(
-                f"  {each.name:24} {each.perplexity:10.2f}  (95 % {each.low:.2f} to {each.high:.2f})  "
+                f"  {each.name:24} {each.perplexity:10.2f}  "
+                f"({interval(each.perplexity, each.low, each.high, '.2f')})  "
                 f"{each.num_texts} texts, {each.num_masked} hidden"
             )
     print("  comparable only between models with the same tokenizer")
@@ -197,4 +203,5 @@ def bound(
 
 def bits(result: LikelihoodBound) -> str:
     """``1.234 bits a character  (95 % 1.200 to 1.270)``."""
-    return f"{result.bits_per_character:.4f} bits a character  (95 % {result.low:.4f} to {result.high:.4f})"
+    spread = interval(result.bits_per_character, result.low, result.high, ".4f")
+    return f"{result.bits_per_character:.4f} bits a character  ({spread})"

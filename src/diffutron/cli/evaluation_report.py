@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,8 @@ from diffutron.cli.console import (
     ProgressLine,
     SeedOption,
     TextFieldOption,
+    as_finite,
+    as_json,
     note,
     print_json,
 )
@@ -74,19 +76,22 @@ def report(
 
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
-    sets = {_name_of(path): _some(list(read_texts(path, text_field=text_field)), max_texts) for path in data}
+    sets = {
+        name: _some(list(read_texts(path, text_field=text_field)), max_texts)
+        for name, path in zip(names_of(data), data, strict=True)
+    }
 
     from diffutron.evaluation.report import measure_model
     from diffutron.model import load_model
 
     loaded = load_model(model)
-    result = measure_model(
+    measured = measure_model(
         loaded, sets, before=load_model(before) if before else None, num_draws=draws, num_seeds=seeds, seed=seed,
         on_progress=ProgressLine().counters("eval report", "steps"),
-    ).as_dict()  # fmt: skip
+    )  # fmt: skip
+    result = as_finite(measured.as_dict())
     out.mkdir(parents=True, exist_ok=True)
-    content = json_module.dumps(result, ensure_ascii=False, indent=1) + "\n"
-    replace_file(out / "report.json", content.encode())
+    replace_file(out / "report.json", f"{as_json(result, indent=1)}\n".encode())
     records = read_metrics(run / "metrics.jsonl") if run is not None else []
     replace_file(out / "report.html", page(f"diffutron: {model}", body_of(result, records)).encode())
     if json:
@@ -121,7 +126,28 @@ def at_15(scores: list[dict[str, Any]]) -> int:
     return next(place for place, each in enumerate(scores) if each["mask_rate"] == CARD_RATE)
 
 
-def _name_of(path: Path) -> str:
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What each set is called: its file's name, with as many folders in front as tell it from the others'.
+
+    Raises:
+        InputError: folders do not tell two of them apart.
+    """
+    from diffutron.errors import InputError
+
+    whole = [path.absolute() for path in paths]
+    parts = [(*path.parent.parts, _stem(path)) for path in whole]
+    for place, each in enumerate(parts):
+        if each in parts[:place]:
+            raise InputError(f"--data {paths[parts.index(each)]} and --data {paths[place]} would have one name")
+    names = []
+    for place, each in enumerate(parts):
+        others = parts[:place] + parts[place + 1 :]
+        size = next(size for size in range(1, len(each) + 1) if all(other[-size:] != each[-size:] for other in others))
+        names.append("/".join(each[-size:]))
+    return names
+
+
+def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt").removesuffix(".parquet")
 
 
@@ -151,23 +177,40 @@ def _scores(result: dict[str, Any]) -> str:
             score = scores[place]
             change = ""
             if model == result["model"] and each["differences"]:
-                ratio = {name: math.expm1(each["differences"][place][name]) for name in ("value", "low", "high")}
-                change = f"{ratio['value']:+.1%} ({ratio['low']:+.1%} to {ratio['high']:+.1%})"
+                ratio = {name: _change(each["differences"][place][name]) for name in ("value", "low", "high")}
+                change = f"{_told(ratio['value'], '+.1%')} ({_interval(ratio, '+.1%')})"
             rows.append((
-                each["name"], model, f"{score['perplexity']:.2f}", f"{score['low']:.2f} to {score['high']:.2f}",
-                change, f"{score['nll']:.3f}", f"{score['top1']:.1%}", score["num_texts"], score["num_masked"],
+                each["name"], model, _told(score["perplexity"], ".2f"), _interval(score, ".2f"), change,
+                _told(score["nll"], ".3f"), _told(score["top1"], ".1%"), score["num_texts"], score["num_masked"],
                 score["fingerprint"],
             ))  # fmt: skip
     head = ("set", "model", "perplexity", "95 %", "change", "nats", "top-1", "texts", "hidden", "data")
     return _table(head, rows)
 
 
+def _change(nats: float | None) -> float | None:
+    from diffutron.evaluation.score import expm1
+
+    return None if nats is None else expm1(nats)
+
+
+def _told(value: float | None, form: str) -> str:
+    """A number, or a dash where it is none."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _interval(found: dict[str, Any], form: str) -> str:
+    if found["low"] is None or found["high"] is None:
+        return "no interval"
+    return f"{found['low']:{form}} to {found['high']:{form}}"
+
+
 def _bounds(result: dict[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [
         (
-            each["name"], f"{(bound := each['bound'])['bits_per_character']:.3f}",
-            f"{bound['low']:.3f} to {bound['high']:.3f}", f"{bound['standard_error']:.4f}",
-            f"{bound['nats_per_token']:.3f}", bound["num_characters"], bound["num_draws"],
+            each["name"], _told((bound := each["bound"])["bits_per_character"], ".3f"), _interval(bound, ".3f"),
+            _told(bound["standard_error"], ".4f"), _told(bound["nats_per_token"], ".3f"), bound["num_characters"],
+            bound["num_draws"],
         )
         for each in result["sets"]
     ]  # fmt: skip
@@ -177,8 +220,8 @@ def _bounds(result: dict[str, Any]) -> str:
 
 def _estimators(result: dict[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [
-        (each["estimator"], f"{each['looks']:.0f}", f"{each['nats_per_token']:.3f}", f"{each['standard_error']:.3f}",
-         f"{each['spread']:.3f}")
+        (each["estimator"], f"{each['looks']:.0f}", _told(each["nats_per_token"], ".3f"),
+         _told(each["standard_error"], ".3f"), _told(each["spread"], ".3f"))
         for each in result["estimators"]
     ]  # fmt: skip
     return _table(("estimator", "forward passes", "nats a token", "standard error", "seen over two seeds"), rows)
@@ -191,21 +234,26 @@ def _draw_curves(axes: Any, result: dict[str, Any]) -> None:
                 continue
             rates = [100 * score["mask_rate"] for score in scores]
             name = each["name"] if style == "-" else f"{each['name']}, {result['before']}"
-            axes.plot(rates, [score["nll"] for score in scores], style, color=f"C{number}", label=name)
+            axes.plot(rates, [_drawn(score["nll"]) for score in scores], style, color=f"C{number}", label=name)
     axes.set(xlabel="% of tokens hidden", ylabel="nats a hidden token")
     axes.legend(frameon=False, fontsize="small")
 
 
 def _draw_estimators(axes: Any, result: dict[str, Any]) -> None:
     bound = [each for each in result["estimators"] if each["estimator"] == "bound"]
-    looks, nats = [each["looks"] for each in bound], [each["nats_per_token"] for each in bound]
-    errors = [each["standard_error"] for each in bound]
+    looks, nats = [each["looks"] for each in bound], [_drawn(each["nats_per_token"]) for each in bound]
+    errors = [_drawn(each["standard_error"]) for each in bound]
     axes.errorbar(looks, nats, yerr=errors, marker="o", capsize=3, color="#264653", label="bound, one text's error")
     for each in result["estimators"]:
         if each["estimator"] != "bound":
-            axes.plot(each["looks"], each["nats_per_token"], "s", label=each["estimator"])
+            axes.plot(each["looks"], _drawn(each["nats_per_token"]), "s", label=each["estimator"])
     axes.set(xscale="log", xlabel="forward passes a question", ylabel="nats a token")
     axes.legend(frameon=False, fontsize="small")
+
+
+def _drawn(value: float | None) -> float:
+    """Not-a-number leaves a gap in a line."""
+    return math.nan if value is None else value
 
 
 def _sample(each: dict[str, Any]) -> str:

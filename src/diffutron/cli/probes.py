@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, ProgressLine, SeedOption, print_json
+from diffutron.cli.console import JsonOption, ModelOption, OfflineOption, ProgressLine, SeedOption, interval, print_json
 
 if TYPE_CHECKING:
     from diffutron.evaluation.probes import Accuracy, Correlation
@@ -76,14 +76,15 @@ class _Row:
         return {**self.result.as_dict(), **({"difference": asdict(self.difference)} if self.difference else {})}
 
     def told(self, against: str | None) -> str:
+        found = self.result
         lines = [
-            f"{self.name} {self.result.value:.4f}  (95 % {self.result.low:.4f} to {self.result.high:.4f})",
+            f"{self.name} {found.value:.4f}  ({interval(found.value, found.low, found.high, '.4f', of='example')})",
             f"  {self.remark}",
         ]
         if each := self.difference:
             lines.append(
-                f"  against {against}: {each.value:+.4f}  (95 % {each.low:+.4f} to {each.high:+.4f}), "
-                f"p = {each.p_value:.4f}"
+                f"  against {against}: {each.value:+.4f}  "
+                f"({interval(each.value, each.low, each.high, '+.4f', of='example')}), p = {each.p_value:.4f}"
             )
         return "\n".join(lines)
 
@@ -102,7 +103,7 @@ def _accuracy(names: list[str], train: Path, test: Path, texts: list[str], label
         f"chance {result.chance:.4f}, majority {result.majority:.4f} of {result.num_classes} labels "
         f"| L2 {result.penalty:g}"
     )
-    if result.low <= max(result.chance, result.majority):
+    if not result.low > max(result.chance, result.majority):  # of one example, it is no number
         remark += " | not told apart from them"
     return [_Row("accuracy", result, remark, compare_accuracies(*found) if len(found) == 2 else None)]
 

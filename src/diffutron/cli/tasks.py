@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json as json_module
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from diffutron.cli.console import (
     OfflineOption,
     ProgressLine,
     SeedOption,
+    as_json,
     note,
     print_json,
 )
@@ -73,8 +73,7 @@ def tasks(
     scores = run_tasks(asked, list(dict.fromkeys(names or files or CETVEL)), data=files, limit=limit)
     result = {"model": loaded.name, "tasks": [score.as_dict() for score in scores]}
     out.mkdir(parents=True, exist_ok=True)
-    content = json_module.dumps(result, ensure_ascii=False, indent=1) + "\n"
-    replace_file(out / "results.json", content.encode())
+    replace_file(out / "results.json", f"{as_json(result, indent=1)}\n".encode())
     if json:
         print_json(result)
     else:

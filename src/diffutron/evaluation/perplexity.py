@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.questions import TextQuestions, ask, ask_for_texts, window_tokens
-from diffutron.evaluation.score import Difference, bootstrap_ratio, paired_difference
+from diffutron.evaluation.score import Difference, bootstrap_ratio, exp, paired_difference
 from diffutron.model import Denoiser
 from diffutron.tokens.codec import TextCodec
 
@@ -38,12 +38,14 @@ class MaskedPerplexity:
     """The score with everything that is needed to repeat it or to doubt it.
 
     Attributes:
-        perplexity: exp of ``nll``; ``low`` and ``high`` bound its 95 % interval over documents.
+        perplexity: exp of ``nll``; ``low`` and ``high`` bound its 95 % interval over documents, and are not-a-number
+            where there is one.
         nll: nats a hidden token, averaged over all hidden tokens of all texts.
         top1: share of hidden tokens that the model ranks first.
         num_tokens: tokens that could be hidden (no special tokens).
         unit, replace: see :class:`~diffutron.evaluation.hiding.AtRate`.
         tokenizer, fingerprint: 16 digits that change with the tokenizer, or with any of the texts.
+        window: ids to a window, where a text was cut into several; None if each was read whole.
         texts: what the score is made of, for comparisons.
     """
 
@@ -61,9 +63,10 @@ class MaskedPerplexity:
     seed: int
     tokenizer: str
     fingerprint: str
+    window: int | None
     texts: TextSums = field(repr=False, compare=False)
 
-    def as_dict(self) -> dict[str, float | int | str]:
+    def as_dict(self) -> dict[str, float | int | str | None]:
         return {name: value for name, value in asdict(self).items() if name != "texts"}
 
 
@@ -118,11 +121,20 @@ def perplexity_of(
     mean = float(nll.sum() / masked.sum())
     low, high = bootstrap_ratio(nll, masked, seed=seed)
     return MaskedPerplexity(
-        perplexity=_exp(mean), low=_exp(low), high=_exp(high), nll=mean, top1=float(correct.sum() / masked.sum()),
+        perplexity=exp(mean), low=exp(low), high=exp(high), nll=mean, top1=float(correct.sum() / masked.sum()),
         num_texts=read.num_texts, num_tokens=read.num_asked, num_masked=int(masked.sum()),
-        mask_rate=hiding.mask_rate, unit=hiding.unit, replace=hiding.replace, seed=seed,
-        tokenizer=codec.fingerprint, fingerprint=read.fingerprint, texts=TextSums(read.kept, nll, masked),
+        mask_rate=hiding.mask_rate, unit=hiding.unit, replace=hiding.replace, seed=seed, tokenizer=codec.fingerprint,
+        fingerprint=read.fingerprint, window=read.window, texts=TextSums(read.kept, nll, masked),
     )  # fmt: skip
+
+
+_SAME = ("tokenizer", "fingerprint", "seed", "mask_rate", "unit", "replace", "window", "num_masked")
+"""what two scores have in common that were asked the same questions"""
+
+
+def are_comparable(before: MaskedPerplexity, after: MaskedPerplexity) -> bool:
+    """Whether both were asked the same questions: :func:`compare` takes them."""
+    return all(getattr(before, name) == getattr(after, name) for name in _SAME)
 
 
 def compare(before: MaskedPerplexity, after: MaskedPerplexity) -> Difference:
@@ -133,7 +145,7 @@ def compare(before: MaskedPerplexity, after: MaskedPerplexity) -> Difference:
     Raises:
         InputError: the two were not asked the same questions.
     """
-    for name in ("tokenizer", "fingerprint", "seed", "mask_rate", "unit", "replace", "num_masked"):
+    for name in _SAME:
         one, other = getattr(before, name), getattr(after, name)
         if one != other:
             raise InputError(f"masked perplexities are comparable on the same masks only: {name} is {one} and {other}")
@@ -172,9 +184,4 @@ def group_score(name: str, nll: NDArray[np.float64], masked: NDArray[np.float64]
     total = masked.sum()
     mean = float(nll.sum() / total) if total else math.nan
     low, high = bootstrap_ratio(nll, masked, seed=seed) if total else (math.nan, math.nan)
-    return GroupScore(name, _exp(mean), _exp(low), _exp(high), mean, int((masked > 0).sum()), int(total))
-
-
-def _exp(nats: float) -> float:
-    # A broken model is infinitely surprised, not an OverflowError.
-    return math.inf if nats >= 700 else math.exp(nats)
+    return GroupScore(name, exp(mean), exp(low), exp(high), mean, int((masked > 0).sum()), int(total))

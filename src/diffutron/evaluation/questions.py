@@ -148,6 +148,7 @@ class TextQuestions:
         kept: the number of each text among those that were given; near-empty ones are left out.
         num_characters: of each text in its normal form.
         fingerprint: 16 digits that change with any of the texts.
+        window: ids to a window, if a text was cut into several.
     """
 
     questions: list[Question]
@@ -155,6 +156,7 @@ class TextQuestions:
     kept: list[int]
     num_characters: list[int]
     fingerprint: str
+    window: int | None = None
 
     @property
     def num_texts(self) -> int:
@@ -191,7 +193,8 @@ def ask_for_texts(texts: Iterable[str], codec: TextCodec, *, max_tokens: int) ->
         characters.append(len(text))
     if not kept:
         raise DataError("no text to measure: every text is empty")
-    return TextQuestions(questions, np.asarray(documents), kept, characters, digest.hexdigest()[:16])
+    window = max_tokens if len(questions) > len(kept) else None
+    return TextQuestions(questions, np.asarray(documents), kept, characters, digest.hexdigest()[:16], window)
 
 
 def ask_for_rows(rows: Rows) -> TextQuestions:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from diffutron.errors import InputError
 from diffutron.evaluation.bound import LikelihoodBound, likelihood_bound
 from diffutron.evaluation.convergence import Cost, convergence
-from diffutron.evaluation.perplexity import MaskedPerplexity, compare, masked_perplexity
+from diffutron.evaluation.perplexity import MaskedPerplexity, are_comparable, compare, masked_perplexity
 from diffutron.evaluation.questions import ask_for_texts
 from diffutron.evaluation.score import Difference
 from diffutron.generation import Completion, Filled, Generator, Request, SamplerSettings, fill
@@ -41,7 +42,7 @@ class SetScores:
     Attributes:
         curve: masked perplexity at each of the mask rates, 15 % among them.
         before: the same of the model it was made from; empty if there is none.
-        differences: from ``before``, at each rate, in nats a hidden token.
+        differences: from ``before``, at each rate, in nats a hidden token; empty if its texts are cut elsewhere.
     """
 
     name: str
@@ -102,8 +103,16 @@ def measure_model(
         sets: names and texts.
         before: the model it was made from, for differences on the same masks; it needs the same tokenizer.
         num_seeds: texts for each of the prompts.
+
+    Raises:
+        InputError: ``before`` has another tokenizer.
     """
     codec = TextCodec(loaded.tokenizer)
+    if before is not None and TextCodec(before.tokenizer).fingerprint != codec.fingerprint:
+        raise InputError(
+            f"{before.name} has another tokenizer than {loaded.name}: their masked perplexities are not comparable; "
+            "leave --before out, or use diffutron eval compare"
+        )
 
     def curve(model: Loaded, name: str, texts: Sequence[str]) -> list[MaskedPerplexity]:
         found = []
@@ -122,7 +131,7 @@ def measure_model(
             loaded.denoiser, codec, texts, num_draws=num_draws, seed=seed,
             on_progress=lambda done, total, name=name: on_progress(f"{name}: bound", done, total),  # type: ignore[misc]
         )  # fmt: skip
-        differences = [compare(old, new) for old, new in zip(theirs, own, strict=False)]
+        differences = [compare(old, new) for old, new in zip(theirs, own, strict=False) if are_comparable(old, new)]
         scores.append(SetScores(name, bound, own, theirs, differences))
 
     generator = Generator.of(loaded, codec)
@@ -130,7 +139,8 @@ def measure_model(
     rooms = {prompt: min(SAMPLE_TOKENS, most - len(codec.encode(prompt))) for prompt in PROMPTS}
     requests = [Request(prompt, rooms[prompt], seed=each) for each in range(num_seeds) for prompt in PROMPTS]
     first = next(iter(sets.values()))
-    questions = ask_for_texts(first, codec, max_tokens=ESTIMATOR_TOKENS).questions[:ESTIMATOR_TEXTS]
+    questions = ask_for_texts(first, codec, max_tokens=ESTIMATOR_TOKENS).questions
+    questions = [each for each in questions if each.num_asked][:ESTIMATOR_TEXTS]
     return ModelReport(
         model=loaded.name, before=before.name if before is not None else None,
         num_parameters=loaded.denoiser.num_parameters, num_pieces=len(codec),

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffutron.errors import InputError
 from diffutron.evaluation.bound import NUM_DRAWS, LikelihoodBound, compare_bounds, likelihood_bound
-from diffutron.evaluation.perplexity import MaskedPerplexity, compare, masked_perplexity
+from diffutron.evaluation.perplexity import MaskedPerplexity, are_comparable, compare, masked_perplexity
 from diffutron.evaluation.score import Difference
 from diffutron.model import load_model
 from diffutron.tokens.codec import TextCodec
@@ -23,7 +23,8 @@ class Measured:
     Attributes:
         perplexity: at one mask rate.
         bits_difference: from the first model, in bits a character.
-        nll_difference: from the first model, in nats a hidden token; None if their tokenizers differ.
+        nll_difference: from the first model, in nats a hidden token; None if their tokenizers differ, or if their
+            contexts do so that texts are cut elsewhere.
         tokens_per_second: through the model while the bound was measured, each draw's tokens counted.
         peak_bytes: that measuring took beside the weights.
     """
@@ -79,12 +80,13 @@ def side_by_side(
             )  # fmt: skip
         seconds = time.perf_counter() - start
         perplexity = masked_perplexity(loaded.denoiser, codec, texts, mask_rate=mask_rate, seed=seed)
-        same_tokenizer = first is not None and first.perplexity.tokenizer == perplexity.tokenizer
+        num_parameters, num_pieces = loaded.denoiser.num_parameters, len(codec)
+        del loaded
+        is_comparable = first is not None and are_comparable(first.perplexity, perplexity)
         row = Measured(
-            model=name, num_parameters=loaded.denoiser.num_parameters,
-            num_pieces=len(codec), bound=bound, perplexity=perplexity,
+            model=name, num_parameters=num_parameters, num_pieces=num_pieces, bound=bound, perplexity=perplexity,
             bits_difference=compare_bounds(first.bound, bound) if first else None,
-            nll_difference=compare(first.perplexity, perplexity) if first and same_tokenizer else None,
+            nll_difference=compare(first.perplexity, perplexity) if first and is_comparable else None,
             tokens_per_second=bound.num_tokens * num_draws / seconds, peak_bytes=peak.bytes,
         )  # fmt: skip
         first = first or row
