@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -257,7 +258,7 @@ def test_only_the_first_worker_builds_and_writes(place):
         (place / "run" / name).unlink()
     second = Second()
     run = prepare_run(recipe, place / "run", workers=second)
-    assert second.asked == 3  # waited for the corpus, the rows and the files
+    assert second.asked == 4  # waited for the look at what lies there, the corpus, the rows and the files
     assert run.rows.fingerprint == first.rows.fingerprint
     assert sorted(path.name for path in (place / "run").iterdir()) == ["corpus", "rows"]
 
@@ -316,3 +317,25 @@ def test_a_slice_ends_with_a_checkpoint_and_the_same_command_goes_on(place, trai
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) > reached
     assert not (place / "run" / "model").exists()
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("change", ["recipe", "text"])
+def test_another_run_is_refused_before_anything_of_the_first_is_touched(place, train, change):
+    train()
+    before = contents(place / "run")
+    more, says = ("--set", "optimizer.learning_rate=2e-2"), "recipe.optimizer.learning_rate was 0.01 and is 0.02"
+    if change == "text":
+        more, says = (), "texts.jsonl was"
+        with open(place / "texts.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"text": "Bu metin sonradan eklendi ve daha önce yoktu."}) + "\n")
+    _, err = train(*more, code=1)
+    assert says in err
+    assert contents(place / "run") == before
+    train(*more, "--resume", "never")
+    after = contents(place / "run")
+    assert after[Path("run.json")] != before[Path("run.json")]
+    assert after[Path("model/model.safetensors")] != before[Path("model/model.safetensors")]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffutron.corpus import CorpusSettings, build_corpus, open_corpus, read_texts
+from diffutron.corpus import CorpusSettings, build_corpus, changed_input, open_corpus, read_texts
 from diffutron.corpus.build import _only_build
 from diffutron.corpus.plan import file_digest, plan_build
 from diffutron.errors import DataError
@@ -509,3 +509,54 @@ def test_source_may_be_judged_otherwise_than_the_corpus(tmp_path, out):
     )  # fmt: skip
     assert sorted(texts_of(corpus)[0]) == sorted([german, turkish])
     assert corpus.report["dropped"] == {"language": 1}
+
+
+@pytest.mark.parametrize(("content", "fields", "says"), [
+    ('{"premise": "Bir cümle."}', ["text"], r"no text in 'text'; its records have premise; set text_fields"),
+    ('{"premise": "Bir cümle."}', ["premise", "premis"], r"no text in 'premis'; its records have premise"),
+    ("", ["text"], "there are no records"),
+])  # fmt: skip
+def test_evaluation_set_that_says_nothing_is_refused(tmp_path, source, out, content, fields, says):
+    # Every text would count as clean of it.
+    (tmp_path / "xcopa.jsonl").write_text(content, encoding="utf-8")
+    evaluation = [{"path": tmp_path / "xcopa.jsonl", "text_fields": fields}]
+    with pytest.raises(DataError, match=says):
+        build_corpus(recipe(source, decontaminate=evaluation), out)
+
+
+def test_sources_of_one_name_keep_their_own_weights(tmp_path, out):
+    records = [{"text": text, "kind": "ab"[number % 2]} for number, text in enumerate(TEXTS)]
+    source = write_jsonl(tmp_path / "source.jsonl", records)
+    corpus = build_corpus(
+        recipe({"path": source, "where": {"kind": ["a"]}, "weight": 3}, {"path": source, "where": {"kind": ["b"]}},
+               heldout_share=0.0),
+        out,
+    )  # fmt: skip
+    assert sorted(Counter(texts_of(corpus)[0]).values()) == [1] * 150 + [3] * 150
+
+
+def test_paragraph_that_goes_leaves_the_other_breaks_as_they_are():
+    from diffutron.corpus.duplicates import paragraph_keys
+    from diffutron.corpus.steps import without_paragraphs
+
+    text = "Başlık\n\nbirinci paragraf\n\nikinci paragraf\nüçüncü paragraf\n\ndördüncü"
+    keys = {text[start:end]: key for key, start, end in paragraph_keys(text, 1)}
+    gone = "Başlık\n\nikinci paragraf\nüçüncü paragraf\n\ndördüncü"
+    assert without_paragraphs(text, {keys["birinci paragraf"]}, 1) == gone
+    assert without_paragraphs(text, {keys["dördüncü"], keys["Başlık"]}, 1).startswith("birinci paragraf\n\nikinci")
+    assert without_paragraphs(text, set(), 1) == text
+
+
+def test_corpus_knows_which_of_its_inputs_has_changed(tmp_path, source, out):
+    evaluation = write_jsonl(tmp_path / "evaluation.jsonl", ["Bu cümle yalnızca değerlendirme kümesinde vardır."])
+    corpus = build_corpus(recipe(source, decontaminate=[{"path": evaluation}]), out)
+    assert changed_input(corpus) is None
+    for file in (source, evaluation):
+        before = file.read_bytes()
+        file.write_bytes(before)  # younger than the corpus, and the same
+        assert changed_input(corpus) is None
+        file.write_bytes(before + b'{"text": "Yeni bir metin daha eklendi."}\n')
+        assert changed_input(corpus) == file
+        file.write_bytes(before)
+    source.unlink()
+    assert changed_input(corpus) is None

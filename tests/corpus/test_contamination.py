@@ -142,3 +142,10 @@ def test_planted_leaks_are_found_and_clean_texts_are_left_alone():
         host = draw.choice(clean)
         found += index.hit(f"{host[: len(host) // 2]}\n{planted(text, draw)}\n{host[len(host) // 2 :]}") is not None
     assert found >= 99
+
+
+def test_sentence_that_stands_in_a_set_many_times_is_found_like_any_other():
+    # A passage has a record for each question about it.
+    index = ContaminationIndex.build([("soru", SHORT + " " + SENTENCE)] * 5)
+    assert index.hit(FILLER + SHORT) is not None
+    assert index.hit(FILLER + SENTENCE.replace("sessizce ", "").replace("indik", "vardık")) is not None

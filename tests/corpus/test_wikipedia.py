@@ -67,6 +67,11 @@ def test_an_article_is_what_a_reader_sees():
         assert leftover not in text, leftover
 
 
+def test_articles_with_a_colon_in_their_names_keep_their_words():
+    links = "[[Terminatör 2: Mahşer Günü]] ve [[Star Wars: Bölüm IV|ilk film]] [[en:Ankara]][[Kategori:A]]."
+    assert plain_text(links).split() == "Terminatör 2: Mahşer Günü ve ilk film .".split()
+
+
 def texts_of(path, out):
     return build_corpus(CorpusSettings(sources=[{"path": path}], heldout_share=0, filters="none"), out)
 

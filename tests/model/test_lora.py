@@ -5,7 +5,8 @@ import pytest
 import torch
 from peft.tuners.lora import Linear as PeftLinear
 
-from diffutron.model import LoraSettings, add_lora, lora
+from diffutron.model import LoraSettings, add_lora, lora, save_adapter
+from diffutron.model.checkpoint import adapted_base
 from diffutron.model.lora import LoraLinear, Way, cheapest_way
 from diffutron.testing import tiny_denoiser
 
@@ -47,6 +48,14 @@ def test_logits_and_gradients_are_those_of_peft(family, way, monkeypatch):
     for name, gradient in their_gradients.items():
         assert float(gradient.abs().max()) > 0
         assert torch.allclose(our_gradients[name], gradient, atol=1e-10), name
+
+
+def test_base_on_the_hub_at_a_revision_is_named_so_that_others_find_it(tmp_path):
+    peft_model = add_lora(tiny_denoiser(), LoraSettings(r=2, alpha=2), seed=0, base_name="org/name@v2")
+    save_adapter(tmp_path / "adapter", peft_model, {})
+    config = peft.LoraConfig.from_pretrained(str(tmp_path / "adapter"))
+    assert (config.base_model_name_or_path, config.revision) == ("org/name", "v2")
+    assert adapted_base(tmp_path / "adapter") == "org/name@v2"
 
 
 def test_dropout_takes_pefts_way(monkeypatch):

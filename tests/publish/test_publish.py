@@ -418,3 +418,14 @@ def test_weights_whose_header_has_a_pickles_first_byte_are_weights(tmp_path):
     assert not [each for each in scan(tmp_path) if each.file == "model.safetensors"]
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04\x95" + b"\0" * 200)
     assert [each for each in scan(tmp_path) if each.file == "model.safetensors"]
+
+
+def test_card_names_data_sets_of_the_hub_and_no_folder_of_ours(model):
+    from diffutron.publish.card import Card
+    from diffutron.publish.source import Source
+
+    sources = [{"path": "data/tr", "hub": None}, {"path": None, "hub": "wikimedia/wikipedia"}]
+    for recipe, named in ((sources, ["wikimedia/wikipedia"]), (sources[:1], None)):
+        corpus = {"by_source": {"data/tr": 3}, "recipe": {"sources": recipe}}
+        card = Card("x", "mit", "a/x", Source(model, {}, corpus, None, None, None), {}, 10, "float32")
+        assert card.metadata().get("datasets") == named

@@ -191,3 +191,16 @@ def test_several_processes_are_refused(place, run, monkeypatch):
 
     monkeypatch.setattr("diffutron.training.workers.join_workers", lambda _: Two())
     assert "--dry-run is for one process; start it without torchrun" in run(code=1)[1]
+
+
+def test_order_of_the_answers_is_that_of_the_run(place, run):
+    # Two steps of another order may hold more tokens than the first two of this one, and a third would be taken.
+    with open(place / "talks.jsonl", "w", encoding="utf-8") as stream:
+        for number in range(40):
+            answer = " ".join([TINY_TEXTS[number % 8]] * (1 + number % 3))[:120]
+            stream.write(json.dumps({"instruction": f"Soru {number}?", "output": answer}) + "\n")
+    for batch_tokens in (64, 96, 128, 160, 192):
+        run("--set", "data={build: {sources: [{path: talks.jsonl, kind: conversations}], filters: none, "
+            "duplicates: {near: false, paragraphs: false}, decontaminate: none}, max_tokens: 60, "
+            "order: short-answers-first}",
+            "--set", f"batch_tokens={batch_tokens}")  # fmt: skip

@@ -169,6 +169,12 @@ def test_tokens_of_epochs_are_counted_where_the_corpus_is_built(bert, tmp_path):
     real = int(encode_rows(read_texts(corpus.train), tiny_codec(), max_tokens=20).lengths.sum())
     data = {"corpus": str(corpus.folder), "max_tokens": 20}
     assert estimate(recipe(bert, data=data, epochs=2.5), corpus=corpus.folder).train_tokens == round(2.5 * real)
+    heavy = build_corpus(
+        CorpusSettings(sources=[SourceSettings(path=texts, weight=3)], heldout_share=0.2, **PLAIN_CORPUS),
+        tmp_path / "heavy",
+    )
+    data = {"corpus": str(heavy.folder), "max_tokens": 20}
+    assert estimate(recipe(bert, data=data, epochs=1), corpus=heavy.folder).train_tokens == 3 * real
     assert estimate(recipe(bert, data=data), corpus=tmp_path / "nowhere").train_tokens is None
     assert estimate(recipe(bert, data=data, train_tokens=77), corpus=corpus.folder).train_tokens == 77
 

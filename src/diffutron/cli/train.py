@@ -128,7 +128,8 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
     from diffutron.training.run import execute, prepare_run
 
     events = TensorBoardLog(folder) if tensorboard and workers.is_first else None
-    run = prepare_run(settings, folder, on_corpus=show_progress("corpus"), workers=workers)
+    way: dict[str, bool] = {"resume": resume != "never", "anyway": resume == "anyway"}
+    run = prepare_run(settings, folder, on_corpus=show_progress("corpus"), workers=workers, **way)
     precision = choose_precision(settings.precision, next(run.loaded.denoiser.parameters()).device).note
     with RunLine(quiet=not workers.is_first) as line:
         line.note(
@@ -152,8 +153,7 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
 
         try:
             return execute(
-                run, resume=resume != "never", anyway=resume == "anyway", workers=workers, on_record=show,
-                evaluate=evaluation_of(run),
+                run, workers=workers, on_record=show, evaluate=evaluation_of(run), **way,
             )  # fmt: skip
         finally:
             if events is not None:

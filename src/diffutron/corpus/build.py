@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any
 
 from diffutron.corpus.execute import Stage, run_stages
 from diffutron.corpus.plan import Plan, file_digest, identity, plan_build, write_json
+from diffutron.corpus.read import files_of
 from diffutron.corpus.settings import CorpusSettings
 from diffutron.corpus.steps import (
     Clean,
@@ -120,6 +122,26 @@ def open_corpus(folder: Path) -> BuiltCorpus:
         ) from None
 
 
+def changed_input(corpus: BuiltCorpus) -> Path | None:
+    """A file that the corpus was made from, or would be made from now, and that is another than it was.
+
+    Only what is younger than the corpus is read. A file that is gone says nothing: a corpus outlives its sources.
+    """
+    try:
+        manifest = json.loads((corpus.folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    made = (corpus.folder / "manifest.json").stat().st_mtime_ns
+    known = {each["path"]: each["sha256"] for each in (*manifest["inputs"], *manifest.get("evaluation", ()))}
+    settings = CorpusSettings.model_validate(corpus.report["recipe"])
+    places = [source.path for source in settings.sources if source.path is not None]
+    places += [str(texts.path) for texts in settings.evaluation_sets]
+    for file in itertools.chain.from_iterable(files_of(place) for place in places if Path(place).exists()):
+        if file.stat().st_mtime_ns > made and known.get(str(file)) != file_digest(file):
+            return file
+    return None
+
+
 def stages_of(plan: Plan) -> list[Stage]:
     """The steps of a build, in order."""
     tally = Tally()
@@ -204,6 +226,11 @@ def _manifest(plan: Plan, draft: Path, report: dict[str, Any]) -> dict[str, Any]
     return {
         "recipe": report["recipe"],
         "inputs": [{"path": path, "sha256": digest} for path, digest in inputs.items()],
+        "evaluation": [
+            {"path": str(file), "sha256": file_digest(file)}
+            for texts in plan.settings.evaluation_sets
+            for file in files_of(texts.path)
+        ],
         "hub": [
             {"id": each.hub, "config": each.config, "revision": each.revision, "split": each.split} for each in hubs
         ],

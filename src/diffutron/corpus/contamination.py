@@ -65,16 +65,19 @@ class ContaminationIndex:
         """From (name of the set, text)."""
         names: dict[str, int] = {}
         runs, run_sets = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
-        sentences, sets = list[Hashes](), list[int]()
+        sentences, sets, known = list[Hashes](), list[int](), set[bytes]()
         for name, text in texts:
             number = names.setdefault(name, len(names))
             parts = [hashes_for(words_in(sentence)) for sentence in _SENTENCE_END.split(lowered(text))]
             found = grams_of(np.concatenate(parts), RUN)
             runs.append(found)
             run_sets.append(np.full(len(found), number, np.int32))
-            long = [part for part in parts if len(part) >= SHORTEST]
-            sentences += long
-            sets += [number] * len(long)
+            for part in parts:
+                # Once each: a passage that stands there for every question about it is not common for that.
+                if len(part) >= SHORTEST and (key := part.tobytes()) not in known:
+                    known.add(key)
+                    sentences.append(part)
+                    sets.append(number)
         all_runs, first = np.unique(np.concatenate(runs), return_index=True)
         starts = np.concatenate([[0], np.cumsum([len(each) for each in sentences], dtype=np.int64)]).astype(np.int64)
         return cls(

@@ -35,7 +35,7 @@ from diffutron.corpus.draws import draw, text_digest, uniform
 from diffutron.corpus.duplicates import MinHash, clusters, exact_key, paragraph_keys, repeated
 from diffutron.corpus.filters import TextView, build_filters
 from diffutron.corpus.plan import Plan, Task, file_digest, write_json
-from diffutron.corpus.read import Fault, OnFault, Place, files_of, read_records
+from diffutron.corpus.read import Fault, OnFault, Place, read_all, read_records
 from diffutron.corpus.settings import EvaluationSetSettings, SourceSettings
 from diffutron.corpus.tally import Sample, Tally
 from diffutron.corpus.token_length import TokenLength
@@ -317,7 +317,7 @@ class WriteParts(Step):
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         ends = {number: REASONS[reason] for number, reason in self._ends(rank)}
         pruned = self._pruned(rank)
-        weights = {source.label: source.weight for source in self.settings.sources}
+        weight = self.source(rank).weight  # by task: two sources may share a label
         train, heldout = (
             Part(self.plan.file("train", rank, "jsonl.gz")),
             Part(self.plan.file("heldout", rank, "jsonl.gz")),
@@ -335,7 +335,7 @@ class WriteParts(Step):
                     if len(document.text) < self.settings.min_characters:
                         self.drop(document, "repeated paragraphs")
                         continue
-                self._keep(document, weights[document.metadata["source"]], train, heldout)
+                self._keep(document, weight, train, heldout)
         write_json(self.plan.file("digest", rank, "json"), [train.digest, heldout.digest])
         write_json(self.plan.file("written", rank, "json"), self.tally.as_dict())
 
@@ -477,10 +477,9 @@ def without_paragraphs(text: str, keys: set[int], minimum: int) -> str:
     for key, start, stop in paragraph_keys(text, minimum):
         if key in keys:
             kept.append(text[end:start])
-            end = stop
+            end = stop + len(text[stop:]) - len(text[stop:].lstrip("\n"))  # with the break after it
     kept.append(text[end:])
-    # What stood between two paragraphs is two breaks now.
-    return "\n".join(line for line in "".join(kept).split("\n") if line).strip() if len(kept) > 1 else text
+    return "".join(kept).strip() if len(kept) > 1 else text
 
 
 def build_index(plan: Plan) -> None:
@@ -495,12 +494,21 @@ def build_index(plan: Plan) -> None:
 
 
 def _evaluation_texts(sets: Iterable[EvaluationSetSettings]) -> Iterator[tuple[str, str]]:
+    """
+    Raises:
+        DataError: a set, or one of its fields, has no text: training texts would count as clean of it.
+    """
     for each in sets:
-        for file in files_of(each.path):
-            for _, record in read_records(file):
-                for field in each.text_fields:
-                    if isinstance(text := record.get(field), str):
-                        yield each.name or str(each.path), normalise(text)
+        missing, known = set(each.text_fields), dict[str, None]()
+        for _, record in read_all(each.path):
+            known |= dict.fromkeys(record)
+            for field in each.text_fields:
+                if isinstance(text := record.get(field), str):
+                    missing.discard(field)
+                    yield each.name or str(each.path), normalise(text)
+        if missing:
+            there = f"its records have {', '.join(known)}" if known else "there are no records"
+            raise DataError(f"decontaminate: {each.path} has no text in {min(missing)!r}; {there}; set text_fields")
 
 
 def contamination_index(plan: Plan) -> ContaminationIndex | None:

@@ -48,6 +48,10 @@ def articles(stream: IO[bytes], wanted: Callable[[int], bool] = lambda _: True) 
 _LINKS = re.compile(
     r"^(?:thumb|küçükresim|sağ|sol|right|left|\d+px)\|.*$|^(?:Kategori|Category|Dosya|File|Resim):.*$", re.M
 )
+# [[Terminatör 2: Mahşer Günü]] is an article.
+_NOT_AN_ARTICLE = re.compile(
+    r"\s*(?:|[a-z]{2,3}(?:-[a-z]+)*|(?i:Dosya|File|Resim|Image|Ortam|Media|Kategori|Category|Özel|Special)) *:"
+)
 _BACK_MATTER = re.compile(
     r"^=+ *(?:Kaynakça|Dış bağlantılar|Ayrıca bakınız|Notlar|Konuyla ilgili yayınlar) *=+ *$.*?(?=^==[^=]|\Z)",
     re.M | re.S,
@@ -70,7 +74,7 @@ def plain_text(markup: str) -> str:
             code.remove(tag)
         except ValueError:  # it stood inside one that is gone already
             continue
-    for link in code.filter_wikilinks(matches=lambda node: ":" in str(node.title)):
+    for link in code.filter_wikilinks(matches=lambda node: _NOT_AN_ARTICLE.match(str(node.title)) is not None):
         try:
             code.remove(link)
         except ValueError:

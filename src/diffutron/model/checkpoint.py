@@ -191,12 +191,15 @@ def adapted_base(folder: Path, *, name: str = "the adapter") -> str:
     Raises:
         ModelError: it names none.
     """
-    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    config = read_json(folder / "adapter_config.json")
+    base_name = config.get("base_model_name_or_path")
     if not base_name:
         raise ModelError(f"{name}: adapter_config.json names no base model")
     # A relative folder is meant from the adapter's own place.
     sibling = (folder / base_name).resolve()
-    return str(sibling) if sibling.is_dir() else str(base_name)
+    if sibling.is_dir():
+        return str(sibling)
+    return f"{base_name}@{config['revision']}" if config.get("revision") else str(base_name)
 
 
 def save_model(

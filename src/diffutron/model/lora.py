@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -132,7 +133,10 @@ def add_lora(denoiser: Denoiser, settings: LoraSettings, *, seed: int, base_name
     )
     peft_model = get_peft_model(denoiser.model, config)
     assert isinstance(peft_model, PeftModel)
-    peft_model.peft_config["default"].base_model_name_or_path = base_name
+    own: Any = peft_model.peft_config["default"]
+    own.base_model_name_or_path, own.revision = base_name, None
+    if not Path(base_name).is_absolute() and "@" in base_name:  # PEFT, too, must find the base on the hub
+        own.base_model_name_or_path, _, own.revision = base_name.partition("@")
     for module in denoiser.modules():
         if type(module) is PeftLinear:
             module.__class__ = LoraLinear

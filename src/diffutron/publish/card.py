@@ -52,8 +52,8 @@ class Card:
         if self.source.base_id:
             found["base_model"] = self.source.base_id
             found["base_model_relation"] = "adapter" if self.is_adapter else "finetune"
-        if names := sorted(self.source.corpus.get("by_source", {})):
-            found["datasets"] = names
+        if hubs := sorted({each["hub"] for each in self.source.hub_sources}):
+            found["datasets"] = hubs  # the hub takes ids of its own only, and refuses the card for a folder's name
         if self.report:
             found["model-index"] = [{"name": self.name, "results": list(self._results())}]
         return found

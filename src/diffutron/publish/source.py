@@ -61,6 +61,12 @@ class Source:
         )  # fmt: skip
 
     @property
+    def hub_sources(self) -> list[dict[str, Any]]:
+        """Of the corpus recipe, the sources that are data sets on the hub."""
+        sources = (self.corpus.get("recipe") or {}).get("sources", [])
+        return [each for each in sources if each.get("hub")]
+
+    @property
     def is_adapter(self) -> bool:
         return (self.weights / "adapter_config.json").is_file()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 import time
@@ -15,12 +16,12 @@ import torch
 from diffutron.corpus import CorpusSettings
 from diffutron.errors import CheckpointError
 from diffutron.model import load_model
-from diffutron.tokens.rows import collate, plan_epoch
-from diffutron.training.fit import Engine
+from diffutron.tokens.rows import collate
+from diffutron.training.fit import Engine, planned_steps
 from diffutron.training.machine import PeakMemory, default_device
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.run import Run, execute, is_built, load_trainable, prepare_run
-from diffutron.training.state import CheckpointStore
+from diffutron.training.state import CheckpointStore, Cursor
 
 MAX_DOCUMENTS = 2000
 """Records of each source, where the corpus is yet to be built and no filter decides which ones count."""
@@ -166,9 +167,8 @@ def _on_less_text(recipe: TrainRecipe, out: Path) -> tuple[TrainRecipe, bool]:
 
 
 def _two_steps(run: Run) -> dict[str, Any]:
-    lengths = run.rows.lengths
-    plan = plan_epoch(lengths, seed=run.recipe.seed, epoch=0, batch_tokens=run.recipe.batch_tokens)
-    tokens = sum(int(lengths[part].sum()) for part in [*plan, *plan][:2])  # a second pass, if one step is all there is
+    steps = itertools.islice(planned_steps(run.rows, run.recipe, Cursor()), 2)
+    tokens = sum(int(run.rows.lengths[examples].sum()) for _, _, examples in steps)
     return {
         "train_tokens": tokens, "epochs": None, "evaluate_every_tokens": None, "checkpoint_every_tokens": tokens + 1,
         "keep_checkpoints": 1,

@@ -252,8 +252,9 @@ def _tokens_of_epochs(recipe: TrainRecipe, folder: Path | None) -> int | None:
     except (OSError, ValueError):
         return None
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    stride = max(1, int(corpus.report["train"]) // SAMPLED_TEXTS)
+    num_texts = int(corpus.report["train"]) + int(corpus.report["copies"])  # a text stands there as often as it weighs
+    stride = max(1, num_texts // SAMPLED_TEXTS)
     records = list(itertools.islice(read_all(corpus.train), 0, None, stride))
     maker = CorpusRows.of(recipe.data, TextCodec(tokenizer), corpus, seed=recipe.seed)
     tokens = sum(map(len, maker.make(records)))
-    return round(recipe.epochs * tokens * int(corpus.report["train"]) / max(1, len(records)))
+    return round(recipe.epochs * tokens * num_texts / max(1, len(records)))

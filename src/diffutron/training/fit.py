@@ -112,7 +112,7 @@ def fit(
     # torchrun hands a signal on that its workers have had already, and the workers need each other to save.
     interrupt = _Interrupt(patient=workers.size > 1)
     try:
-        for epoch, epoch_step, examples in _steps(rows, recipe, cursor):
+        for epoch, epoch_step, examples in planned_steps(rows, recipe, cursor):
             if cursor.tokens >= total_tokens:
                 break
             progress = cursor.tokens / total_tokens
@@ -328,7 +328,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+def planned_steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
     """(epoch, step in epoch, examples) from the cursor on, without end."""
     epoch, skip = cursor.epoch, cursor.epoch_step
     difficulty = rows.num_learned if recipe.data.order == "short-answers-first" else None

@@ -17,10 +17,10 @@ import torch
 import yaml
 from peft import PeftModel
 
-from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, open_corpus
+from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, changed_input, open_corpus
 from diffutron.errors import CheckpointError, RecipeError
 from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
-from diffutron.model.checkpoint import write_json
+from diffutron.model.checkpoint import remove, write_json
 from diffutron.model.names import weights_in
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
@@ -68,10 +68,7 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What the result depends on, so that the checkpoints of two runs are not mixed up."""
-        recipe = self.recipe.model_dump(mode="json")
-        for key in MAY_CHANGE:
-            recipe.pop(key)
-        return {"recipe": recipe, "data": self.rows.fingerprint}
+        return {"recipe": _identity_of(self.recipe), "data": self.rows.fingerprint}
 
     @property
     def fingerprint(self) -> str:
@@ -89,16 +86,19 @@ class Run:
 
 def prepare_run(
     recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[Progress], None] = lambda _: None,
-    workers: Workers = Workers(),
+    workers: Workers = Workers(), resume: bool = True, anyway: bool = False,
 ) -> Run:  # fmt: skip
     """Build or open the corpus, load the model, add adapters, tokenise; write ``recipe.yaml`` and ``run.json``.
 
     Args:
         workers: the first of them builds and writes, while the others wait.
+        resume, anyway: as :func:`execute` will be told.
 
     Raises:
-        DataError: no corpus. ModelError: no usable model. InputError: rows longer than the model's context.
+        CheckpointError: another run lies there; nothing of it is touched. DataError: no corpus.
+        ModelError: no usable model. InputError: rows longer than the model's context.
     """
+    _by_the_first(workers, lambda: _make_way(recipe, folder, resume=resume, anyway=anyway))
     corpus = _corpus(recipe, folder, on_corpus, workers)
     loaded, peft_model = load_trainable(recipe)
     codec = TextCodec(loaded.tokenizer)
@@ -251,6 +251,29 @@ class _MetricsFile:
         self.on_record(record)
 
 
+def _make_way(recipe: TrainRecipe, folder: Path, *, resume: bool, anyway: bool) -> None:
+    """Refuse to put one run's description over another's, before anything of it is written."""
+    store = CheckpointStore(folder / "checkpoints", identity={}, keep=1)
+    if not resume:
+        store.clear()
+        for each in ("adapter", "model", "metrics.jsonl"):
+            remove(folder / each)
+        return
+    if anyway or (before := store.last_run()) is None:
+        return
+    now = json.loads(json.dumps(_identity_of(recipe)))
+    store.refuse_other({"recipe": before["recipe"]}, {"recipe": now})
+    if recipe.data.build is not None and (folder / "corpus" / "report.json").is_file():
+        corpus = open_corpus(folder / "corpus")
+        same = corpus.report["recipe"] == recipe.data.build.identity()
+        if same and (changed := changed_input(corpus)) is not None:
+            store.refuse_other({str(changed): "as the run read it"}, {str(changed): "changed since"})
+
+
+def _identity_of(recipe: TrainRecipe) -> dict[str, Any]:
+    return {key: value for key, value in recipe.model_dump(mode="json").items() if key not in MAY_CHANGE}
+
+
 def _corpus(recipe: TrainRecipe, folder: Path, on_corpus: Callable[[Progress], None], workers: Workers) -> BuiltCorpus:
     settings, place = recipe.data.build, folder / "corpus"
 
@@ -286,7 +309,8 @@ def is_built(settings: CorpusSettings, place: Path) -> bool:
     """Whether the corpus of these settings lies there already."""
     if not (place / "report.json").is_file():
         return False
-    return bool(open_corpus(place).report["recipe"] == settings.identity())
+    corpus = open_corpus(place)
+    return corpus.report["recipe"] == settings.identity() and changed_input(corpus) is None
 
 
 def _by_the_first(workers: Workers, work: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ No random state is kept, since every draw is a function of (seed, pass, step, ex
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -151,16 +152,32 @@ class CheckpointStore:
         if found is None:
             return cursor
         candidate, _, run, files = found
-        if run != self.identity and not anyway:
-            raise CheckpointError(
-                f"{candidate} belongs to another run: {_difference(run, self.identity)}; choose another run "
-                "folder with --out, start over with --resume never, or go on all the same with --resume anyway"
-            )
+        if not anyway:
+            self.refuse_other(run, self.identity, candidate)
         try:
             trained.restore(files)
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(f"{candidate} does not fit the model: {' '.join(str(error).split())}") from None
         return cursor
+
+    def last_run(self) -> dict[str, Any] | None:
+        """What the newest checkpoint says of the run it belongs to; None if nothing can be read."""
+        for candidate in self._newest_first():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                run: dict[str, Any] = json.loads((candidate / _STATE).read_text(encoding="utf-8"))["run"]
+                return run
+        return None
+
+    def refuse_other(self, before: Any, now: Any, candidate: Path | None = None) -> None:
+        """
+        Raises:
+            CheckpointError: the two differ; names the first setting that does.
+        """
+        if before != now:
+            raise CheckpointError(
+                f"{candidate or self.folder} belongs to another run: {_difference(before, now)}; choose another run "
+                "folder with --out, start over with --resume never, or go on all the same with --resume anyway"
+            )
 
     def _newest_whole(self) -> tuple[Path, Cursor, Any, dict[str, dict[str, Tensor]]] | None:
         """Its folder, cursor, run and files; a warning for each newer one that is broken."""
