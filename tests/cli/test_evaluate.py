@@ -172,6 +172,8 @@ def test_one_text_has_no_interval_and_json_has_null_for_it(run, place):
     [texts] = json.loads(content, parse_constant=pytest.fail)["sets"]
     assert texts["bound"]["low"] is None
     assert "no interval" in (place / "out" / "report.html").read_text(encoding="utf-8")
+    run("publish", "one", "--out", "card", "--license", "mit", "--report", "out/report.json")
+    assert f"| one | {texts['curve'][1]['perplexity']:.2f} | ? – ? | " in (place / "card" / "README.md").read_text()
 
 
 def test_numbers_that_are_not_finite_are_null_wherever_they_stand():

@@ -373,12 +373,15 @@ def test_a_temperature_alone_draws_and_an_empty_stop_stops_nothing():
 
 
 @pytest.mark.parametrize("estimator", ["bound", "pseudo", "chain"])
-def test_a_choice_without_a_token_never_wins_and_a_text_without_one_says_nothing(estimator):
+def test_a_choice_without_a_token_never_wins_and_a_text_without_one_says_nothing(estimator, tmp_path):
     model = HarnessModel(loaded(), estimator=estimator)
     assert not CODEC.encode_pair("Cevap:", " ")[1]
     ((nothing, is_greedy),) = model.loglikelihood(requests(("Cevap:", " ")))
     assert (nothing, is_greedy) == (-math.inf, False)
-    assert values(model, ("Cevap:", " "), ("Cevap:", " A"))[0] == -math.inf
+    file = tmp_path / "requests.jsonl"
+    for _ in range(2):
+        cached = HarnessModel(loaded(), estimator=estimator, cache=RequestCache(file))
+        assert values(cached, ("Cevap:", " "), ("Cevap:", " A"))[0] == -math.inf
     assert model.loglikelihood_rolling(requests((" ",), ("\n",), kind="loglikelihood_rolling")) == [0.0, 0.0]
 
 

@@ -106,6 +106,7 @@ class RequestCache:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as stream:
+                # Minus infinity, which JSON has not, must come back as itself; nobody else reads this file.
                 stream.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in answers.items())
 
 

@@ -61,12 +61,13 @@ class Card:
     def _results(self) -> Iterator[dict[str, Any]]:
         for each in self.report["sets"]:
             score = _at_card_rate(each)
-            metrics = [
-                {"type": "perplexity", "name": "masked perplexity at 15 %", "value": round(score["perplexity"], 2)},
-                {"type": "accuracy", "name": "masked top-1 at 15 %", "value": round(score["top1"], 4)},
-                {"type": "bits_per_character", "name": "likelihood bound, bits per character",
-                 "value": round(each["bound"]["bits_per_character"], 3)},
-            ]  # fmt: skip
+            found = (
+                ("perplexity", "masked perplexity at 15 %", score["perplexity"], 2),
+                ("accuracy", "masked top-1 at 15 %", score["top1"], 4),
+                ("bits_per_character", "likelihood bound, bits per character", each["bound"]["bits_per_character"], 3),
+            )
+            metrics = [{"type": kind, "name": name, "value": round(value, digits)}
+                       for kind, name, value, digits in found if value is not None]  # fmt: skip
             dataset = {"name": each["name"], "type": each["name"], "args": {"fingerprint": score["fingerprint"]}}
             yield {"task": {"type": "fill-mask"}, "dataset": dataset, "metrics": metrics}
 
@@ -109,8 +110,9 @@ class Card:
         for each in self.report["sets"]:
             score, bound = _at_card_rate(each), each["bound"]
             rows.append(
-                f"| {each['name']} | {score['perplexity']:.2f} | {score['low']:.2f} – {score['high']:.2f} | "
-                f"{100 * score['top1']:.1f} % | {bound['bits_per_character']:.3f} ± {bound['standard_error']:.3f} | "
+                f"| {each['name']} | {_told(score['perplexity'], 2)} | "
+                f"{_told(score['low'], 2)} – {_told(score['high'], 2)} | {100 * score['top1']:.1f} % | "
+                f"{_told(bound['bits_per_character'], 3)} ± {_told(bound['standard_error'], 3)} | "
                 f"{score['num_texts']:,} | {score['seed']} | {score['fingerprint']} |"
             )
         return "\n".join(rows)
@@ -150,6 +152,11 @@ def check_report(report: dict[str, Any], loaded: Loaded) -> None:
                 f"the report is of other weights: for {text!r} its best fill has probability {told:.3g}, and this "
                 f"model's {found:.3g}; measure again with diffutron eval report"
             )
+
+
+def _told(value: float | None, digits: int) -> str:
+    """A number of the report, where it is one: one text has no interval, a broken model no score."""
+    return "?" if value is None else f"{value:.{digits}f}"
 
 
 def _at_card_rate(scores: dict[str, Any]) -> dict[str, Any]:
