@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffutron.errors import InputError
-from diffutron.generation import fill
+from diffutron.generation import Generator, Request, SamplerSettings, fill
 from diffutron.generation.template import parse_template
 from diffutron.testing import tiny_codec, tiny_denoiser
 
@@ -195,3 +195,27 @@ def test_calls_bound_their_logits_and_change_nothing_by_it(monkeypatch):
     monkeypatch.setattr(module, "_CALL_LOGITS", 10)
     assert [way.text for way in fill(denoiser, CODEC, text, top_k=3)] == [way.text for way in whole]
     assert 6 <= max(rows) <= 10
+
+
+@pytest.mark.parametrize("text", ["Liste:\n[MASK:4]\n[MASK:4]", "ev[MASK].\nYarın [MASK:2]\n\nson", "[MASK]\nev\n"])
+def test_newlines_around_gaps_are_text_and_lines_begin_with_a_word(text):
+    codec = tiny_codec()
+    template = parse_template(text)
+    ids, gaps = template.row(codec, template.lengths)
+    [newline] = codec.encode_inside("\n")
+    assert list(ids).count(newline) == text.strip().count("\n")
+    inside = {position for gap in gaps for position in gap}
+    for place in range(1, len(ids) - 2):
+        if ids[place] == newline and place + 1 not in inside:
+            assert ids[place + 1] == newline or codec.starts_word[ids[place + 1]]
+
+
+def test_a_newline_that_ends_a_prompt_is_seen():
+    codec = tiny_codec()
+    generator = Generator(tiny_denoiser(), codec)
+    request = Request("Başlık: Ankara\n", 4)
+    canvas = generator.canvas(request)
+    [newline] = codec.encode_inside("\n")
+    assert canvas.tokens[canvas.free[0] - 1] == newline
+    [completion] = generator.complete([request], SamplerSettings())
+    assert completion.text == request.prompt + completion.completion

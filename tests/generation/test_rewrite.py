@@ -9,7 +9,7 @@ import torch
 
 from diffutron.errors import InputError
 from diffutron.generation import Generator, SamplerSettings, rewrite
-from diffutron.generation.word_rows import WordRows, ids_of, places
+from diffutron.generation.word_rows import WordRows, ids_of, places, row_with_gaps
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
 
 CODEC = tiny_codec()
@@ -93,3 +93,12 @@ def test_a_dictionary_that_is_not_there_is_told_of():
     settings = SamplerSettings(well_formed=4.0, dictionary=Path("nowhere.dic"))
     with pytest.raises(InputError, match=r"nowhere\.dic"):
         rewrite(Generator(tiny_denoiser(), CODEC), DRAFTS[0], settings)
+
+
+def test_words_of_many_lines_make_the_row_that_the_text_is():
+    text = "Ankara büyük\n\nbir okul \n  deniz"
+    found = places(text, CODEC)
+    words = [ids_of(each.text, CODEC, first=each.begins_line) for each in found]
+    row, _ = row_with_gaps([each.gap for each in found], words, {}, CODEC)
+    assert row == [CODEC.start_id, *CODEC.encode(text), CODEC.end_id]
+    assert [each.begins_line for each in found] == [True, False, True, False, True]

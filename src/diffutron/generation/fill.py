@@ -107,8 +107,8 @@ class _Search:
     def targets(self, words: Sequence[str]) -> list[Filled]:
         ways = list[Filled]()
         for word in words:
-            begins = self.template.begins_word[0]
-            ids = self.codec.encode(word.strip()) if begins else self.codec.encode_glued(word.strip())
+            begins, word = self.template.may_begin(0, self.codec), word.strip()
+            ids = self.codec.encode(word) if begins is None else self.codec.encode_inside(" " * begins + word)
             if not ids or self.codec.unk_id in ids:
                 raise InputError(f"the vocabulary cannot spell the target {word!r}")
             only = torch.zeros(len(ids), self._vocabulary, dtype=torch.bool)

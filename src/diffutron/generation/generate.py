@@ -186,7 +186,7 @@ class Generator:
     def _given(self, request: Request) -> tuple[int, ...]:
         if request.given is not None:
             return request.given
-        return (self.codec.start_id, *self.codec.encode(request.prompt))
+        return (self.codec.start_id, *self.codec.encode_beginning(request.prompt))
 
     def guided(self, canvas: Canvas, settings: SamplerSettings) -> Canvas:
         """With the guides that settings ask for.

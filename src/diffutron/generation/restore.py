@@ -189,10 +189,7 @@ class Restorer:
     def candidates(self, text: str) -> list[Candidates]:
         """What each word may have been; the model is not asked yet."""
         loss = self._loss(text)
-        return [
-            self._candidates(place, loss, first=not number)
-            for number, place in enumerate(places(text, self.generator.codec))
-        ]
+        return [self._candidates(place, loss) for place in places(text, self.generator.codec)]
 
     def _loss(self, text: str) -> float:
         """The share of marks that were lost, from how many there are."""
@@ -201,10 +198,10 @@ class Restorer:
         share = 1 - (marked + 0.02) / (expected + 0.02) if expected else 0.0
         return min(max(share, 0.002), 0.998)
 
-    def _candidates(self, place: Place, loss: float, *, first: bool) -> Candidates:
+    def _candidates(self, place: Place, loss: float) -> Candidates:
         codec, text = self.generator.codec, normalise(place.text)
         costs = {text: 0.0}
-        itself = ids_of(text, codec, first=first)
+        itself = ids_of(text, codec, first=place.begins_line)
         if len(place.gap) + len(itself) > self._room:  # too long to be asked about
             return Candidates(place, [text], [itself], np.zeros((1, len(EVIDENCE))), np.zeros(1))
         if "letters" in self.faults:
@@ -214,7 +211,7 @@ class Restorer:
                 for form in variants(text):
                     costs[form] = max(costs.get(form, -math.inf), _SLIP[fault])
         forms = list(costs)
-        ids = [ids_of(form, codec, first=first) for form in forms]
+        ids = [ids_of(form, codec, first=place.begins_line) for form in forms]
         cost = np.array(list(costs.values()))
         evidence = np.array([self._evidence(form, each) for form, each in zip(forms, ids, strict=True)])
         if self.is_well_spelled is not None:

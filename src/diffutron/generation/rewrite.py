@@ -70,7 +70,7 @@ def rewrite(
     found = places(draft, codec)
     if not found:
         raise InputError("the draft is empty; give a text to rewrite")
-    gaps, words = [each.gap for each in found], [ids_of(each.text, codec, first=not n) for n, each in enumerate(found)]
+    gaps, words = [each.gap for each in found], [ids_of(each.text, codec, first=each.begins_line) for each in found]
     length = 2 + sum(map(len, gaps)) + sum(map(len, words))
     if length > generator.denoiser.max_positions:
         raise InputError(f"the draft has {length} tokens, but the model reads at most "
@@ -85,7 +85,8 @@ def rewrite(
     per_piece = [score / len(word) for score, word in zip(now, words, strict=True)]
     weak = sorted(range(len(words)), key=lambda index: per_piece[index])[: max(1, round(share * len(words)))]
     changes, current, total = list[Change](), list(words), before
-    drawn = _draw(generator, gaps, words, sorted(weak), settings, (seed, text_digest(draft)), on_step)
+    marked = [codec.marks_first_word or not each.begins_line for each in found]
+    drawn = _draw(generator, gaps, words, marked, sorted(weak), settings, (seed, text_digest(draft)), on_step)
     for index in weak:
         tried = [drawn[index] if place == index else word for place, word in enumerate(current)]
         if tried == current:
@@ -101,15 +102,14 @@ def rewrite(
 
 
 def _draw(
-    generator: Generator, gaps: Sequence[tuple[int, ...]], words: Sequence[tuple[int, ...]], weak: Sequence[int],
-    settings: SamplerSettings, key: tuple[int, ...], on_step: Callable[[DenoisingStep], None],
+    generator: Generator, gaps: Sequence[tuple[int, ...]], words: Sequence[tuple[int, ...]], marked: Sequence[bool],
+    weak: Sequence[int], settings: SamplerSettings, key: tuple[int, ...], on_step: Callable[[DenoisingStep], None],
 ) -> dict[int, tuple[int, ...]]:  # fmt: skip
-    """The weak words drawn again together, each a word of as many pieces."""
+    """The weak words drawn again together, each a word of as many pieces; some tokenizers do not mark every word."""
     codec = generator.codec
     row, spans = row_with_gaps(gaps, words, {index: len(words[index]) for index in weak}, codec)
     guides = tuple(
-        generator.keep((Regex(r"\S+"),), span, begins=None if index == 0 and not codec.marks_first_word else True)
-        for index, span in spans.items()
+        generator.keep((Regex(r"\S+"),), span, begins=True if marked[index] else None) for index, span in spans.items()
     )
     free = tuple(position for span in spans.values() for position in span)
     canvas = generator.guided(Canvas(tuple(row), free, key=key, guides=guides), settings)

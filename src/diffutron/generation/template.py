@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from diffutron.errors import InputError
+from diffutron.text import normalise_part
 from diffutron.tokens.codec import TextCodec
 
 MASK = re.compile(r"\[MASK\]|<mask>")
@@ -46,15 +47,17 @@ class Template:
             if number:
                 gaps.append(tuple(range(len(ids), len(ids) + lengths[number - 1])))
                 ids += [codec.mask_id] * lengths[number - 1]
-            glued = number > 0 and part and not part[0].isspace()
-            ids += codec.encode_glued(part) if glued else codec.encode(part)
+            # Nobody sees the newlines before a text and after it.
+            part = part.rstrip() if number == len(self.parts) - 1 else part
+            ids += codec.encode_inside(part) if number else codec.encode_beginning(part)
         return Row((*ids, codec.end_id), tuple(gaps))
 
     def may_begin(self, number: int, codec: TextCodec) -> bool | None:
         """Whether the first piece of a gap carries a space; None: either may stand there."""
-        begins, at_start = self.begins_word[number], number == 0 and not self.parts[0].strip()
-        # Some tokenizers mark every word but a text's first.
-        return None if begins and at_start and not codec.marks_first_word else begins
+        begins, before = self.begins_word[number], normalise_part(self.parts[number])
+        begins_line = before.endswith("\n") or (number == 0 and not before.strip())
+        # Some tokenizers mark every word but a line's first.
+        return None if begins and begins_line and not codec.marks_first_word else begins
 
 
 def parse_template(text: str, *, gap: re.Pattern[str] = GAP) -> Template:

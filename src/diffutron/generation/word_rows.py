@@ -19,30 +19,30 @@ class Place:
     """Where a word stands in a text.
 
     Attributes:
-        gap: ids of what stands before it, where that is more than a space: a newline.
+        gap: ids of what stands before it, where that is more than a space: newlines.
+        begins_line: whether it is the first word of the text or of a line.
     """
 
     start: int
     end: int
     text: str
     gap: tuple[int, ...]
+    begins_line: bool
 
 
 def places(text: str, codec: TextCodec) -> list[Place]:
     """The words of a text: what stands between spaces, punctuation included."""
     found, end = list[Place](), 0
     for match in _WORD.finditer(text):
-        between = text[end : match.start()]
-        gap = tuple(codec.encode("\n")) if "\n" in between else ()
-        found.append(Place(match.start(), match.end(), match.group(), gap))
+        gap = tuple(codec.encode_inside(text[end : match.start()])) if found else ()
+        found.append(Place(match.start(), match.end(), match.group(), gap, not found or bool(gap)))
         end = match.end()
     return found
 
 
 def ids_of(word: str, codec: TextCodec, *, first: bool = False) -> tuple[int, ...]:
-    """The pieces of a word inside a text."""
-    marked = word if first or codec.marks_first_word or codec.is_wordpiece else " " + word
-    return tuple(codec.encode(marked))
+    """The pieces of a word inside a text; ``first``, of a line."""
+    return tuple(codec.encode(word) if first else codec.encode_inside(f" {word}"))
 
 
 def row_with_gaps(
@@ -51,12 +51,12 @@ def row_with_gaps(
     """The row of a text, special tokens included, with some words hidden; and the positions of each of these.
 
     Args:
-        gaps: what stands before each word.
+        gaps: what stands before each word; before the first, nothing is seen.
         hidden: of the words to hide, in how many pieces.
     """
     row, spans = [codec.start_id], dict[int, tuple[int, ...]]()
     for index, (gap, word) in enumerate(zip(gaps, words, strict=True)):
-        row += gap
+        row += gap if index else ()
         if index in hidden:
             spans[index] = tuple(range(len(row), len(row) + hidden[index]))
             row += [codec.mask_id] * hidden[index]

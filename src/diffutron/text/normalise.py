@@ -24,9 +24,18 @@ def normalise(text: str) -> str:
     >>> normalise("  I\\u0307stanbul\\u200b   güzel\\r\\n")
     'İstanbul güzel'
     """
+    return normalise_part(text).strip()
+
+
+def normalise_part(text: str) -> str:
+    """The same for a part of a text: the space or the newlines at its edges stay.
+
+    >>> normalise_part(" gitti.\\r\\n")
+    ' gitti.\\n'
+    """
     text = _LINE_ENDS.sub("\n", text)
     # What is invisible goes first: it may stand between a letter and its marks.
     text = join_dots(_INVISIBLE.sub("", text))
     text = _SPACES.sub(" ", text)
     text = _SPACES_AROUND_NEWLINE.sub("\n", text)
-    return _BLANK_LINES.sub("\n\n", text).strip()
+    return _BLANK_LINES.sub("\n\n", text)

@@ -17,9 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from diffutron.errors import ModelError
-from diffutron.text import normalise
+from diffutron.text import normalise, normalise_part
 
 _WORD_MARKS = ("▁", "Ġ", " ")
+_WORD = "a"
+"""stands beside a part of a text, so that it is cut as it is between words"""
 
 
 class TextCodec:
@@ -67,13 +69,33 @@ class TextCodec:
         encodings = self._encoder.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
         return [list(encoding.ids) for encoding in encodings]
 
-    def encode_glued(self, text: str) -> list[int]:
-        """Ids of a text that continues a word: ``dir`` in ``Türkiye'nin [MASK]dir``."""
-        ids: list[int] = list(self._glued_encoder.encode(normalise(text), add_special_tokens=False).ids)
+    def encode_beginning(self, text: str) -> list[int]:
+        """Ids of a text's beginning: newlines at its end stay, and a space there belongs to what is to follow."""
+        return self._cut_out(normalise_part(text).lstrip().rstrip(" "), before="")
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Ids of a part of a text between others: newlines at its edges stay, a space at its end belongs to what
+        follows, and letters at its beginning continue a word: ``dir`` in ``Türkiye'nin [MASK]dir``."""
+        text = normalise_part(text).rstrip(" ")
+        glued = "".join(itertools.takewhile(lambda char: not char.isspace(), text))
+        return [*self._glued(glued), *self._cut_out(text[len(glued) :], before=_WORD)]
+
+    def _glued(self, text: str) -> list[int]:
+        ids: list[int] = list(self._glued_encoder.encode(text, add_special_tokens=False).ids)
         if ids and self.is_wordpiece:
             continued = self._encoder.token_to_id("##" + (self._encoder.id_to_token(ids[0]) or ""))
             ids[0] = continued if continued is not None else ids[0]
         return ids
+
+    def _cut_out(self, text: str, *, before: str) -> list[int]:
+        """Ids of a text that begins with space if something stands before it."""
+        if not text:
+            return []
+        after = _WORD if text.endswith("\n") else ""
+        encoding = self._encoder.encode(before + text + after, add_special_tokens=False)
+        start, end = len(before), len(before) + len(text)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        return [index for index, (_, last) in pairs if start < last <= end]
 
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Ids of a context and of the text that follows it directly (its space, if there is one, stands in front).
