@@ -214,3 +214,25 @@ def test_inflected_forms_that_turkish_makes_are_accepted():
         assert text not in kitap
     assert "kitabı" not in joint_automaton([Contains("kitap")], ALPHABET)
     assert "Ali'nin evi" in joint_automaton([Contains("Ali", inflected=True)], ALPHABET)
+
+
+@pytest.mark.parametrize("prompt", ["Kara", "Kara ", "Kara\n", "3"])
+@pytest.mark.parametrize("wanted", [(Contains("deniz"),), (Words(2),)])
+def test_words_that_are_asked_for_do_not_go_on_with_the_prompts(prompt, wanted):
+    generator = Generator(tiny_denoiser(), CODEC)
+    requests = [Request(prompt, 10, seed=seed, constraints=wanted) for seed in range(10)]
+    for completion in generator.complete(requests, SamplerSettings(order="random", temperature=3.0)):
+        words = completion.text.split()
+        assert words[0] == prompt.strip()
+        assert "deniz" in letters_in(completion.text.lower()) or len(words) == 3
+
+
+@pytest.mark.parametrize("prompt", ["Ankara ", "Ankara\n", " Ankara\t"])
+def test_after_a_space_a_word_begins(prompt):
+    generator = Generator(tiny_denoiser(), CODEC)
+    requests = [Request(prompt, 5, seed=seed) for seed in range(40)]
+    first = generator.canvas(requests[0]).free[0]
+    steps = generator.steps(requests, SamplerSettings(order="random", temperature=3.0, top_p=None))
+    assert all(CODEC.starts_word[step.tokens[first]] for step in steps if step.done)
+    glued = [generator.canvas(Request(bare, 5)).guides for bare in ("", " ", "Ankara")]
+    assert glued == [(), (), ()]

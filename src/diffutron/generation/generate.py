@@ -17,13 +17,14 @@ from torch import Tensor
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, InputError
 from diffutron.generation.canvas import Guide
-from diffutron.generation.constraints import Constraint, Regex, joint_automaton
+from diffutron.generation.constraints import Constraint, Contains, Regex, Words, joint_automaton
 from diffutron.generation.reader import EXACT, DenoiserReader, Reader, ReaderSettings
 from diffutron.generation.recent import Recent
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
-from diffutron.generation.span_guide import PieceAutomaton, SpanGuide, surfaces
+from diffutron.generation.span_guide import FirstPiece, PieceAutomaton, SpanGuide, surfaces
 from diffutron.generation.well_formed import WellFormed, word_judge
 from diffutron.model import Denoiser, Loaded
+from diffutron.text import normalise_part
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import batched
 
@@ -177,11 +178,30 @@ class Generator:
                 f"reads at most {self.denoiser.max_positions}; shorten the prompt or lower --max-new-tokens"
             )
         free = tuple(range(len(given), len(given) + request.max_new_tokens))
-        kept = (self.keep(request.constraints, free, may_end=True),) if request.constraints else ()
         return Canvas(
             tokens=(*given, *[self.codec.mask_id] * request.max_new_tokens), free=free,
-            key=(request.seed, text_digest(request.prompt), request.sample), guides=(*request.guides, *kept),
+            key=(request.seed, text_digest(request.prompt), request.sample),
+            guides=(*request.guides, *self._kept(request, free)),
         )  # fmt: skip
+
+    def _kept(self, request: Request, free: Sequence[int]) -> tuple[Guide, ...]:
+        """What keeps the constraints, and the first piece apart from the prompt."""
+        begins = True if self._begins_word(request) else None
+        if request.constraints:
+            return (self.keep(request.constraints, free, begins=begins, may_end=True),)
+        pieces = self.beginnings(begins)
+        return () if pieces is None else (FirstPiece(free[0], pieces),)
+
+    def _begins_word(self, request: Request) -> bool:
+        """Whether the completion must begin a word: after a space; and after a letter if words are counted or looked
+        for, since constraints do not see that the prompt has begun one."""
+        before = normalise_part(request.prompt)
+        if request.given is not None or not before.strip():
+            return False
+        if before[-1].isspace():
+            # Some tokenizers mark every word but a line's first.
+            return self.codec.marks_first_word or before[-1] == " "
+        return before[-1].isalnum() and any(isinstance(each, Contains | Words) for each in request.constraints)
 
     def _given(self, request: Request) -> tuple[int, ...]:
         if request.given is not None:

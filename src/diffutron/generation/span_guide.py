@@ -104,6 +104,24 @@ class PieceAutomaton:
         return bool(states[self.accepts].any())
 
 
+class FirstPiece:
+    """Lets through only some pieces at one position.
+
+    Args:
+        begins: which pieces.
+    """
+
+    def __init__(self, position: int, begins: Bool[NDArray[np.bool_], " V"]) -> None:
+        self.position, self._others = position, torch.from_numpy(~begins)
+
+    def adjust(self, logits: Tensor, tokens: Sequence[int | None], positions: Sequence[int]) -> None:
+        lines = [line for line, position in enumerate(positions) if position == self.position]
+        logits[lines] = logits[lines].masked_fill(self._others.to(logits.device), -torch.inf)
+
+    def admits(self, tokens: Sequence[int | None], position: int, token: int) -> bool:
+        return True
+
+
 class SpanGuide:
     """Lets through the pieces with which the span can still be completed.
 
