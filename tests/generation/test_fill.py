@@ -4,11 +4,15 @@ import sys
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from diffutron.errors import InputError
 from diffutron.generation import Generator, Request, SamplerSettings, fill
+from diffutron.generation.fill import _allowed
 from diffutron.generation.template import parse_template
 from diffutron.testing import tiny_codec, tiny_denoiser
+from diffutron.tokens.codec import TextCodec
 
 CODEC = tiny_codec()
 FAMILIES = ("bert", "modernbert", "xlm-roberta")
@@ -219,3 +223,27 @@ def test_a_newline_that_ends_a_prompt_is_seen():
     assert canvas.tokens[canvas.free[0] - 1] == newline
     [completion] = generator.complete([request], SamplerSettings())
     assert completion.text == request.prompt + completion.completion
+
+
+def test_in_wordpiece_a_gap_after_punctuation_begins_a_word():
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    pieces = [*names, "İstanbul", "dan", "##dan", "(", "'", "."]
+    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    codec = TextCodec(PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        mask_token="<mask>",
+    ))  # fmt: skip
+    begun, continued = pieces.index("dan"), pieces.index("##dan")
+    for text, begins in (
+        ("İstanbul'[MASK] gittim", True), ("([MASK])", True), ("İstanbul[MASK]", False), ("İstanbul [MASK]", True),
+        ("[MASK]", True), ("3[MASK]", False), ("İstanbul.\n[MASK]", True),
+    ):  # fmt: skip
+        [allowed] = _allowed(parse_template(text), codec, len(pieces))
+        assert (bool(allowed[begun]), bool(allowed[continued])) == (begins, not begins), text
+    *_, second = _allowed(parse_template("[MASK][MASK]"), codec, len(pieces))
+    assert second[continued]
+    assert not second[begun]
+    for text in ("İstanbul'[MASK]", "İstanbul[MASK]"):  # others mark a word where a space stands
+        [marked] = _allowed(parse_template(text), CODEC, len(CODEC))
+        assert not any(CODEC.starts_word[index] for index in marked.nonzero().flatten())

@@ -149,3 +149,16 @@ def test_special_tokens_leave_nothing_in_the_text():
 def test_turkish_text_round_trips(text):
     text = normalise(text)
     assert CODEC.decode(CODEC.encode(text)) == text
+
+
+def test_what_touches_a_word_continues_it_but_for_punctuation_in_wordpiece():
+    codec = codec_of("wordpiece")
+    assert pieces_of(codec, "dan ev.") == ["##d", "##a", "##n", "ev", "."]
+    assert pieces_of(codec, "'dan") == ["'", "d", "##a", "##n"]
+    assert pieces_of(codec, ". ev") == [".", "ev"]
+    assert "##'" in codec.tokenizer.get_vocab(), "the vocabulary no longer shows what goes wrong"
+    assert "##." in codec.tokenizer.get_vocab()
+
+
+def pieces_of(codec, text):
+    return codec.tokenizer.convert_ids_to_tokens(codec.encode_inside(text))

@@ -53,9 +53,11 @@ class Template:
         return Row((*ids, codec.end_id), tuple(gaps))
 
     def may_begin(self, number: int, codec: TextCodec) -> bool | None:
-        """Whether the first piece of a gap carries a space; None: either may stand there."""
+        """Whether the first piece of a gap begins a word; None: either may stand there."""
         begins, before = self.begins_word[number], normalise_part(self.parts[number])
         begins_line = before.endswith("\n") or (number == 0 and not before.strip())
+        if before and codec.is_wordpiece:  # which cuts words at punctuation, too
+            begins = not before[-1].isalnum()
         # Some tokenizers mark every word but a line's first.
         return None if begins and begins_line and not codec.marks_first_word else begins
 

@@ -82,7 +82,7 @@ class TextCodec:
 
     def _glued(self, text: str) -> list[int]:
         ids: list[int] = list(self._glued_encoder.encode(text, add_special_tokens=False).ids)
-        if ids and self.is_wordpiece:
+        if ids and self.is_wordpiece and text[0].isalnum():
             continued = self._encoder.token_to_id("##" + (self._encoder.id_to_token(ids[0]) or ""))
             ids[0] = continued if continued is not None else ids[0]
         return ids
