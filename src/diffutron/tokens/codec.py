@@ -78,7 +78,8 @@ class TextCodec:
         follows, and letters at its beginning continue a word: ``dir`` in ``Türkiye'nin [MASK]dir``."""
         text = normalise_part(text).rstrip(" ")
         glued = "".join(itertools.takewhile(lambda char: not char.isspace(), text))
-        return [*self._glued(glued), *self._cut_out(text[len(glued) :], before=_WORD)]
+        inside = self._cut_out(text[len(glued) :], before=_WORD)
+        return [*self._glued(glued), *inside] if glued else inside
 
     def _glued(self, text: str) -> list[int]:
         ids: list[int] = list(self._glued_encoder.encode(text, add_special_tokens=False).ids)
