@@ -44,7 +44,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# torch is pinned in constraints.txt; without the pin pip takes gigabytes of CUDA libraries.
+# A torch for CPUs that is in .venv already stays: PyPI's brings gigabytes for GPUs (CONTRIBUTING.md).
 $(READY): pyproject.toml constraints.txt models/mini/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffutron needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

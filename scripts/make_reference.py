@@ -29,8 +29,7 @@ Paths are relative to the folder where the command runs. "required" means that t
 
 Two kinds of recipe exist: a **corpus recipe** for `diffutron data build` ([CorpusSettings](#corpussettings)), and a
 **training recipe** for `diffutron train` and `diffutron estimate` ([TrainRecipe](#trainrecipe)). A training recipe may
-hold a corpus recipe under `data.build`. `train`, `estimate` and `recipe` take a name or a path; `data build` takes a
-path.
+hold a corpus recipe under `data.build`. Every command takes the name of a recipe that ships, or a path.
 
 ## Recipes that ship
 
@@ -38,8 +37,8 @@ path.
 |---|---|
 {recipes}
 
-The texts that `mini-base` and `mini` were trained on are not in this repository; those two recipes record what was
-done, and need their `path`s changed to run elsewhere.
+The texts of `mini-base`, `mini-base-long`, `mini` and `mini-instruct` are not in this repository; these recipes need their
+`path`s changed to run elsewhere. What made the weights that ship is `recipe.yaml` in the model's folder.
 
 ## What may change between two slices of a run
 

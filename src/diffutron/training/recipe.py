@@ -135,7 +135,7 @@ class TrainRecipe(Settings):
     """A training run."""
 
     model: str
-    """What to start from: mini, mini-base, a folder, or a hub id."""
+    """What to start from: mini, mini-base, mini-instruct, a folder, or a hub id."""
     data: TrainData
     """What to train on."""
     objective: ObjectiveSettings
