@@ -15,7 +15,7 @@ import typer
 from diffutron.errors import InputError
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="mini, mini-base, mini-instruct, a folder, or a hub id (org/name[@revision]).")
+    str, typer.Option("--model", "-m", help="mini, mini-base, mini-instruct, a folder, or a hub id (org/name[@rev]).")
 ]
 AdapterOption = Annotated[
     list[Path] | None,
