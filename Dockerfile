@@ -7,7 +7,7 @@ RUN useradd --create-home --uid 10001 diffutron
 WORKDIR /build
 COPY constraints.txt .
 # Before the rest: PyPI's build for Linux brings gigabytes for GPUs.
-RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple torch
 COPY pyproject.toml README.md README.tr.md CHANGELOG.md LICENSE ./
 COPY src ./src
 COPY recipes ./recipes

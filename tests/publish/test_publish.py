@@ -429,3 +429,26 @@ def test_card_names_data_sets_of_the_hub_and_no_folder_of_ours(model):
         corpus = {"by_source": {"data/tr": 3}, "recipe": {"sources": recipe}}
         card = Card("x", "mit", "a/x", Source(model, {}, corpus, None, None, None), {}, 10, "float32")
         assert card.metadata().get("datasets") == named
+
+
+def test_settings_are_published_without_the_folders_that_paths_lie_in():
+    from diffutron.publish.folder import without_paths
+
+    given = {
+        "model": "/home/Ali Veli/gizli proje/derlem", "hub": "org/name@v1", "url": "https://example.org/a/b",
+        "sources": [{"path": "/Users/ayse/My Drive/x.jsonl"}, {"path": "C:\\Users\\ali\\b.txt"}, {"path": "data/tr"}],
+        "rate": 0.5,
+    }  # fmt: skip
+    assert without_paths(given) == {
+        "model": "derlem", "hub": "org/name@v1", "url": "https://example.org/a/b",
+        "sources": [{"path": "x.jsonl"}, {"path": "b.txt"}, {"path": "data/tr"}], "rate": 0.5,
+    }  # fmt: skip
+
+
+def test_folder_that_one_is_in_gives_its_name_and_is_never_replaced(model, publish, monkeypatch):
+    monkeypatch.chdir(model)
+    _, err = publish(".", "--out", ".", "--license", "mit", "--without-numbers", code=1)
+    assert "is the folder that you are in" in err
+    publish(".", "--out", "../out", "--license", "mit", "--without-numbers")
+    assert "# tiny\n" in (model.parent / "out" / "README.md").read_text(encoding="utf-8")
+    assert not [path for path in model.iterdir() if path.name.startswith(".")]

@@ -1,5 +1,6 @@
 """The page in a real browser: a text emerges, one steps back, hides a word and has it filled again."""
 
+import json
 import re
 import shutil
 
@@ -141,6 +142,12 @@ def test_writing_can_be_stopped(page, server):
     expect(page.locator("#status")).to_have_text("Durduruldu")
     page.wait_for_timeout(1500)
     assert server.metric("rows_active") == 0
+    # What a stopped text still hides is asked for again with the chosen words, and nothing is glued together.
+    page.locator("#canvas button").first.click()
+    with page.expect_request("**/v1/infill") as sent:
+        page.locator("#refill").click()
+    text = json.loads(sent.value.post_data)["text"]
+    assert sum(int(size) for size in re.findall(r"\[MASK:(\d+)\]", text)) > 200
 
 
 def test_it_is_usable_with_the_keyboard_alone_and_in_english(page):

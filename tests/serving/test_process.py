@@ -135,12 +135,15 @@ def test_what_is_under_way_is_finished_when_it_is_told_to_stop(model):
 @pytest.mark.parametrize(("options", "told"), [
     (["--host", "0.0.0.0"], "can be reached from elsewhere"), (["--model", "nothing"], "model 'nothing' is neither"),
     (["--key-file", "nowhere"], "the key file nowhere cannot be read"),
+    (["--key-file", "short.key"], "the key in the key file short.key has 6 characters; a key has at least 8"),
 ])  # fmt: skip
-def test_a_server_that_must_not_start_says_why_in_one_line(options, told):
+def test_a_server_that_must_not_start_says_why_in_one_line(options, told, tmp_path):
+    (tmp_path / "short.key").write_text("secret")
     found = subprocess.run([sys.executable, "-m", "diffutron", "serve", *options], capture_output=True, text=True,
-                           env={"PATH": ""}, timeout=100)  # fmt: skip
+                           env={"PATH": ""}, timeout=100, cwd=tmp_path)  # fmt: skip
     assert found.returncode == 1
     assert told in found.stderr
+    assert "'secret'" not in found.stderr
     assert len(found.stderr.splitlines()) == 1
 
 

@@ -38,8 +38,6 @@ def demo(
 
 def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
     """All steps; returns what ``--json`` prints and ``report.html`` shows."""
-    import shutil
-
     from diffutron.api import load
     from diffutron.cli.live import step_line
     from diffutron.cli.recipes import find_recipe
@@ -68,8 +66,7 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
         before = load(recipe.model).perplexity(heldout)
         note(f"    masked perplexity {before.perplexity:.2f} ({before.low:.2f} to {before.high:.2f})")
     with _stage(f"3/5 adapt: LoRA r={recipe.lora.r if recipe.lora else 0}, {recipe.train_tokens} tokens"):
-        shutil.rmtree(out / "run", ignore_errors=True)
-        run = prepare_run(recipe, out / "run")
+        run = prepare_run(recipe, _own(out / "run", corpus.folder), resume=False)
         records: list[dict[str, Any]] = []
 
         def show(record: dict[str, Any]) -> None:
@@ -107,6 +104,23 @@ def sample_corpus() -> Path:
     if file is None:
         raise DataError("the sample corpus is not installed; pip install 'diffutron[mini]'")
     return file
+
+
+def _own(run: Path, corpus: Path) -> Path:
+    """The folder of the run, if nothing lies there or what a demo left.
+
+    Raises:
+        InputError: something else does.
+    """
+    from diffutron.errors import InputError
+
+    recipe = run / "recipe.yaml"
+    left = {path.name for path in run.iterdir()} if run.is_dir() else set[str]()
+    if left - {"rows", "recipe.yaml", "run.json", "metrics.jsonl", "checkpoints", "adapter", "model"} or (
+        recipe.is_file() and str(corpus) not in recipe.read_text(encoding="utf-8")
+    ):
+        raise InputError(f"{run} holds what no demo has made; choose another folder with --out")
+    return run
 
 
 @contextmanager

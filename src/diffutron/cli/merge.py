@@ -22,11 +22,12 @@ def merge(
 
     if dtype not in ("float32", "float16"):
         raise InputError(f"--dtype is float32 or float16, not {dtype!r}")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty; choose another folder")
     import torch
 
     from diffutron.model import load_model, save_model
+    from diffutron.model.checkpoint import check_new
+
+    check_new(out)
 
     loaded = load_model(adapter)
     save_model(out, loaded.denoiser, loaded.tokenizer, loaded.diffusion, dtype=getattr(torch, dtype))

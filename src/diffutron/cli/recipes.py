@@ -74,8 +74,8 @@ def recipe_folder() -> Path:
 
 def find_recipe(recipe: Path) -> Path:
     """A path as it is, or the name of a recipe that ships."""
-    shipped = recipe_folder() / f"{recipe.stem}.yaml"
-    is_name = recipe.parent == Path(".") and not recipe.exists()
+    shipped = recipe_folder() / f"{recipe.name}.yaml"
+    is_name = recipe.parent == Path(".") and not recipe.is_file()
     return shipped if is_name and shipped.is_file() else recipe
 
 

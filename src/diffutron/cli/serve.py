@@ -37,13 +37,13 @@ def serve(
 
     try:
         from diffutron.serving.run import serve as serve_forever
-        from diffutron.serving.settings import ServeSettings
+        from diffutron.serving.settings import MIN_KEY, ServeSettings
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs {error.name}: pip install 'diffutron[serve]'") from None
 
     values = {
         "model": model, "adapters": tuple(map(str, adapter or ())), "host": host, "port": port,
-        "key": _key(key_file), "fast": fast, "max_rows": max_rows, "max_waiting": max_waiting,
+        "key": _key(key_file, MIN_KEY), "fast": fast, "max_rows": max_rows, "max_waiting": max_waiting,
         "header_seconds": header_seconds, "request_seconds": request_seconds, "drain_seconds": drain_seconds,
     }  # fmt: skip
     settings = check(values, ServeSettings, place="serve")
@@ -54,17 +54,23 @@ def serve(
     serve_forever(settings)
 
 
-def _key(file: Path | None) -> str | None:
+def _key(file: Path | None, least: int) -> str | None:
     """
     Raises:
-        InputError: the file cannot be read, or is empty.
+        InputError: the file cannot be read, or is empty; the key is too short.
     """
     if file is None:
-        return os.environ.get("DIFFUTRON_KEY") or None
-    try:
-        key = file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the key file {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not key:
-        raise InputError(f"the key file {file} is empty")
+        key, place = os.environ.get("DIFFUTRON_KEY", "").strip(), "DIFFUTRON_KEY"
+        if not key:
+            return None
+    else:
+        place = f"the key file {file}"
+        try:
+            key = file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{place} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        if not key:
+            raise InputError(f"{place} is empty")
+    if len(key) < least:  # said here, where nobody prints the key
+        raise InputError(f"the key in {place} has {len(key)} characters; a key has at least {least}")
     return key

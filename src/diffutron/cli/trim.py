@@ -35,15 +35,16 @@ def trim(
 
     if not 0 < coverage <= 1:
         raise InputError(f"--coverage must be above 0 and at most 1, not {coverage}")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} exists and is not empty; choose another folder")
     for texts in (corpus, measure) if measure else (corpus,):
         files_of(texts)
 
     from diffutron.api import DiffusionLM
     from diffutron.model import load_model, save_model
+    from diffutron.model.checkpoint import check_new
     from diffutron.tokens.trim import trim as trim_model
     from diffutron.tokens.vocabulary import Budget
+
+    check_new(out)
 
     def bound(loaded: Loaded, when: str) -> LikelihoodBound | None:
         if measure is None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from diffutron.errors import CheckpointError, ModelError
+from diffutron.errors import CheckpointError, InputError, ModelError
 from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import family_of
 from diffutron.model.lora import merge_lora
@@ -251,6 +251,17 @@ def save_adapter(
         write_json(draft / DIFFUSION_CONFIG, diffusion)
         if chat_template is not None:
             (draft / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+
+
+def check_new(folder: Path) -> None:
+    """
+    Raises:
+        InputError: something lies there, or it is the folder that one works in: nothing can take its place.
+    """
+    if folder.resolve() == Path.cwd():
+        raise InputError(f"{folder} is the folder that you are in; name one that is to be made")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; choose another folder")
 
 
 @contextlib.contextmanager

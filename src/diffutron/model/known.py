@@ -41,14 +41,18 @@ def config_of(name: str) -> PreTrainedConfig:
     Raises:
         ModelError: not known here, and not to be had.
     """
-    if name in KNOWN_SHAPES:
-        return known_config(name)
+    repository, _, revision = name.partition("@")
+    if repository in KNOWN_SHAPES:
+        return known_config(repository)
     place = resolve_model(name)
     place = weights_in(place) if isinstance(place, Path) else place
     if isinstance(place, Path) and (place / "adapter_config.json").is_file():
         return config_of(adapted_base(place))
     try:
-        config = AutoConfig.from_pretrained(str(place), local_files_only=is_offline())
+        if isinstance(place, Path):
+            config = AutoConfig.from_pretrained(str(place), local_files_only=True)
+        else:
+            config = AutoConfig.from_pretrained(repository, revision=revision or None, local_files_only=is_offline())
     except (OSError, ValueError) as error:
         line = " ".join(str(error).split())[:160]
         known = ", ".join(KNOWN_SHAPES)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import filecmp
-import json
-import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
+import yaml
 
 from diffutron.errors import DataError, InputError
 from diffutron.model import load_model, save_model
-from diffutron.model.checkpoint import appearing, read_json, write_json
+from diffutron.model.checkpoint import appearing, check_new, read_json, write_json
+from diffutron.model.names import EMBEDDED
 from diffutron.publish.card import Card, check_report
 from diffutron.publish.onnx import export_onnx
 from diffutron.publish.scan import Finding, scan
 from diffutron.publish.source import Source
-
-_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[\w.\-]+/)+([\w.\-]+)")
-"""not in an address: there // and a name go before it"""
 
 
 def make_folder(
@@ -45,9 +42,9 @@ def make_folder(
         InputError: there is no adapter to publish alone, or none could load it, or ``out`` is not empty. ModelError:
             there is no such model. DataError: the report is of another model, or something was refused.
     """
-    is_taken = out.exists() and any(out.iterdir())
-    if is_taken and not again:
-        raise InputError(f"{out} exists and is not empty; choose another folder")
+    is_taken = out.is_dir() and any(out.iterdir())
+    if not (is_taken and again):
+        check_new(out)
     source = Source.of(name, base_id=base_id)
     if adapter and not source.is_adapter:
         raise InputError(f"{name} is no adapter; leave out --adapter")
@@ -57,8 +54,9 @@ def make_folder(
     loaded = load_model(name, device="cpu")
     if report:
         check_report(report, loaded)
+    own_name = name if name in EMBEDDED else Path(name).resolve().name
     card = Card(
-        title or repository or Path(name).name, license, repository or out.name, source, report,
+        title or repository or own_name, license, repository or out.name, source, report,
         loaded.denoiser.num_parameters, dtype, adapter, limits,
     )  # fmt: skip
     with appearing(out) as draft:
@@ -82,10 +80,10 @@ def make_folder(
         (draft / "README.md").write_text(card.english(), encoding="utf-8")
         (draft / "README.tr.md").write_text(card.turkish(), encoding="utf-8")
         if source.recipe is not None:
-            (draft / "recipe.yaml").write_text(_without_paths(source.recipe), encoding="utf-8")
+            text = yaml.safe_dump(without_paths(yaml.safe_load(source.recipe)), allow_unicode=True, sort_keys=False)
+            (draft / "recipe.yaml").write_text(text, encoding="utf-8")
         if source.manifest:
-            text = json.dumps(source.manifest, ensure_ascii=False, indent=2) + "\n"
-            (draft / "training.json").write_text(_without_paths(text), encoding="utf-8")
+            write_json(draft / "training.json", without_paths(source.manifest))
         findings = scan(draft, training_texts=source.training_texts())
         if refusing:
             refuse(findings, out)
@@ -110,6 +108,14 @@ def _is_same(one: Path, other: Path) -> bool:
     return set(filecmp.cmpfiles(one, other, names, shallow=False)[0]) == names
 
 
-def _without_paths(text: str) -> str:
-    """Absolute paths become the names at their ends."""
-    return _ABSOLUTE.sub(r"\1", text)
+def without_paths(value: Any) -> Any:
+    """The same settings, where an absolute path is the name at its end."""
+    match value:
+        case dict():
+            return {key: without_paths(each) for key, each in value.items()}
+        case list():
+            return [without_paths(each) for each in value]
+        case str() if PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
+            return (PurePosixPath if value.startswith("/") else PureWindowsPath)(value).name
+        case _:
+            return value

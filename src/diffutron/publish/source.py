@@ -98,9 +98,10 @@ def _base_in(weights: Path) -> str | None:
 
 
 def _hub_id_in(weights: Path) -> str | None:
-    """Folders are recorded as absolute paths, embedded models without a slash."""
+    """Folders are recorded as absolute paths, or from the adapter's place; embedded models without a slash."""
     base = _base_in(weights)
-    return base if base and "/" in base and not Path(base).is_absolute() else None
+    is_folder = base is None or base.startswith(".") or Path(base).is_absolute() or (weights / base).is_dir()
+    return base if not is_folder and base is not None and "/" in base else None
 
 
 def _json(path: Path) -> dict[str, Any]:

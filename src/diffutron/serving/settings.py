@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from diffutron.recipe import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MIN_KEY = 8
+"""characters"""
 
 
 class ServeSettings(Settings):
@@ -22,7 +24,7 @@ class ServeSettings(Settings):
     """Where it listens; elsewhere than on this machine only with a key."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Its port."""
-    key: str | None = Field(default=None, min_length=8)
+    key: str | None = Field(default=None, min_length=MIN_KEY)
     """What every request but those for health must bear as a bearer token."""
     fast: bool = False
     """In 8 bits, and between refreshes without the rest of the text."""

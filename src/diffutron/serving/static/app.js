@@ -11,7 +11,7 @@ const TEXTS = {
     legend: "Alt çizgi ne kadar kalınsa model o kadar kararsızdı.", hidden: "henüz gizli",
     caution: "Küçük bir model: yazdıkları doğru değildir, yalnızca Türkçeye benzer.", routes: "Sunucunun yolları (İngilizce)",
     served: (name) => `${name} modeli`, working: "Yazıyor…", done: (steps) => `${steps} adımda bitti`, stopped: "Durduruldu",
-    failed: "Olmadı: ", nats: "nat", bits: (b, se) => `${b} bit / karakter (standart hata ${se})`,
+    failed: "Olmadı: ", no_answer: "Model hiçbir şey yazmadı.", nats: "nat", bits: (b, se) => `${b} bit / karakter (standart hata ${se})`,
     masked_score: (p) => `; % 15 maskede şaşkınlık ${p}`, word_title: (n) => `${n} nat`,
     seed: ["Tohum", "Aynı tohum, aynı metin."], temperature: ["Sıcaklık", "0: hep en olası parça; yüksek: daha çeşitli."],
     top_p: ["Top-p", "Olasılıkları toplamı buna varan en olası parçalar."], steps: ["Adım sayısı", "Az adım: bir seferde çok parça; boş: parça başına bir."],
@@ -30,7 +30,7 @@ const TEXTS = {
     legend: "The thicker the underline, the less sure the model was.", hidden: "still hidden",
     caution: "A small model: what it writes is not true, it only looks like Turkish.", routes: "Routes of the server",
     served: (name) => `model ${name}`, working: "Writing…", done: (steps) => `done in ${steps} steps`, stopped: "Stopped",
-    failed: "That failed: ", nats: "nats", bits: (b, se) => `${b} bits / character (standard error ${se})`,
+    failed: "That failed: ", no_answer: "The model wrote nothing.", nats: "nats", bits: (b, se) => `${b} bits / character (standard error ${se})`,
     masked_score: (p) => `; masked perplexity at 15 %: ${p}`, word_title: (n) => `${n} nats`,
     seed: ["Seed", "One seed, one text."], temperature: ["Temperature", "0: always the likeliest piece; higher: more variety."],
     top_p: ["Top-p", "The likeliest pieces up to this share."], steps: ["Steps", "Fewer: several pieces at once; empty: one a piece."],
@@ -109,7 +109,11 @@ function choose(tool) {
   }
   for (const panel of document.querySelectorAll('[role="tabpanel"]')) panel.hidden = panel.id !== tool;
   $("#settings").hidden = tool === "masks" || tool === "surprise";
-  $("#result").hidden = state.frames.length === 0 || tool === "masks" || tool === "surprise" || tool === "chat";
+  show_result();
+}
+
+function show_result() {
+  $("#result").hidden = state.frames.length === 0 || ["masks", "surprise", "chat"].includes(state.tool);
 }
 
 function asked() {
@@ -156,15 +160,16 @@ async function chat({ question, max_tokens }) {
   const messages = [...state.talk, { role: "user", content: question }];
   show_talk(messages, "…");
   const body = { messages, max_tokens, ...settings(), stream: true, diffusing: true };
-  let text = "";
+  let text = "", failed;
   for await (const step of events("v1/chat/completions", body)) {
     text = step.text;
+    failed = step.failed;
     show_talk(messages, text || "░");
   }
   state.talk = text ? [...messages, { role: "assistant", content: text }] : messages.slice(0, -1);
   show_talk(state.talk);
-  $("#chat [name=question]").value = "";
-  say("");
+  if (text) $("#chat [name=question]").value = "";
+  say(failed ? t("failed") + failed : text ? "" : t("no_answer"), !text);
 }
 
 function show_talk(messages, pending) {
@@ -196,7 +201,7 @@ async function diffuse(path, body) {
       state.chosen.clear();
     }
     state.frames.push(step);
-    $("#result").hidden = false;
+    show_result();
     $("#slider").max = String(state.frames.length);
     $("#slider").value = $("#slider").max;
     draw();
@@ -240,12 +245,13 @@ function cell(text, sure, place, final) {
 
 async function refill() {
   const cells = state.frames.at(-1).cells;
+  const gone = (place) => place < cells.length && (state.chosen.has(place) || cells[place][0] === null); // a stopped text has gaps
   let text = "";
   for (let place = 0; place < cells.length; place += 1) {
-    if (!state.chosen.has(place)) { text += cells[place][0] ?? ""; continue; }
+    if (!gone(place)) { text += cells[place][0]; continue; }
     let run = 1;
-    while (state.chosen.has(place + run)) run += 1;
-    if (cells[place][0].startsWith(" ")) text += " ";
+    while (gone(place + run)) run += 1;
+    if (cells[place][0]?.startsWith(" ") ?? !/\s$/.test(text)) text += " ";
     text += `[MASK:${run}]`;
     place += run - 1;
   }
@@ -300,6 +306,7 @@ function busy(on) {
   $("#talk").setAttribute("aria-busy", String(on));
   $("#go").disabled = on;
   $("#stop").disabled = !on;
+  $("#forget").disabled = on;
   if (!on) state.abort = null;
   draw();
 }
