@@ -435,8 +435,8 @@ def test_settings_are_published_without_the_folders_that_paths_lie_in():
     from diffutron.publish.folder import without_paths
 
     given = {
-        "model": "/home/Ali Veli/gizli proje/derlem", "hub": "org/name@v1", "url": "https://example.org/a/b",
-        "sources": [{"path": "/Users/ayse/My Drive/x.jsonl"}, {"path": "C:\\Users\\ali\\b.txt"}, {"path": "data/tr"}],
+        "model": "/veri/Ali Veli/gizli proje/derlem", "hub": "org/name@v1", "url": "https://example.org/a/b",
+        "sources": [{"path": "/veri/My Drive/x.jsonl"}, {"path": "C:\\Users\\ali\\b.txt"}, {"path": "data/tr"}],
         "rate": 0.5,
     }  # fmt: skip
     assert without_paths(given) == {
