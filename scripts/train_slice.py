@@ -18,7 +18,6 @@ START = {
     "mini-base": "model=mini-base",
     "mini-base-long": "model=mini-base",
     "mini": "lora.start=mini",
-    "mini-instruct": "lora.start=mini-instruct",
 }
 
 
