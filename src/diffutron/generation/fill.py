@@ -17,9 +17,9 @@ from diffutron.tokens.codec import TextCodec
 MAX_MASKS = 64
 """more of them are no question of the best way to fill all, but a text to be generated"""
 _CALL_TOKENS = 4096
+"""tokens in one call of the model"""
 _CALL_LOGITS = 256
 """rows of logits of one call, which take 0.2 GB as float64 over 100,000 pieces"""
-"""tokens in one call of the model"""
 
 
 @dataclass(frozen=True)

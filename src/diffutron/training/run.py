@@ -253,7 +253,7 @@ class _MetricsFile:
 
 def _make_way(recipe: TrainRecipe, folder: Path, *, resume: bool, anyway: bool) -> None:
     """Refuse to put one run's description over another's, before anything of it is written."""
-    store = CheckpointStore(folder / "checkpoints", identity={}, keep=1)
+    store = CheckpointStore(folder / "checkpoints", identity={"recipe": _identity_of(recipe)}, keep=1)
     if not resume:
         store.clear()
         for each in ("adapter", "model", "metrics.jsonl"):
@@ -261,8 +261,7 @@ def _make_way(recipe: TrainRecipe, folder: Path, *, resume: bool, anyway: bool) 
         return
     if anyway or (before := store.last_run()) is None:
         return
-    now = json.loads(json.dumps(_identity_of(recipe)))
-    store.refuse_other({"recipe": before["recipe"]}, {"recipe": now})
+    store.refuse_other({"recipe": before["recipe"]}, store.identity)
     if recipe.data.build is not None and (folder / "corpus" / "report.json").is_file():
         corpus = open_corpus(folder / "corpus")
         same = corpus.report["recipe"] == recipe.data.build.identity()
