@@ -329,7 +329,7 @@ def test_another_run_is_refused_before_anything_of_the_first_is_touched(place, t
     before = contents(place / "run")
     more, says = ("--set", "optimizer.learning_rate=2e-2"), "recipe.optimizer.learning_rate was 0.01 and is 0.02"
     if change == "text":
-        more, says = (), "texts.jsonl was"
+        more, says = (), "texts.jsonl has changed since it was read"
         with open(place / "texts.jsonl", "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"text": "Bu metin sonradan eklendi ve daha önce yoktu."}) + "\n")
     _, err = train(*more, code=1)

@@ -38,8 +38,8 @@ def recipe(**changes) -> TrainRecipe:
     return check(values, TrainRecipe, place="test")
 
 
-def store(folder, keep=2, run="run") -> CheckpointStore:
-    return CheckpointStore(folder, identity={"run": run}, keep=keep)
+def store(folder, keep=2, run="run", anyway=False) -> CheckpointStore:
+    return CheckpointStore(folder, identity={"run": run}, keep=keep, anyway=anyway)
 
 
 def weights(denoiser):
@@ -274,7 +274,7 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     store(tmp_path, run="one").save(Cursor(1, 10), trained)
     with pytest.raises(CheckpointError, match=r"another run: run was 'one' and is 'two'.*--resume anyway"):
         store(tmp_path, run="two").resume(trained)
-    assert store(tmp_path, run="two").resume(trained, anyway=True) == Cursor(1, 10)
+    assert store(tmp_path, run="two", anyway=True).resume(trained) == Cursor(1, 10)
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path):

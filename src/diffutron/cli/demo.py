@@ -47,6 +47,7 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
     from diffutron.recipe import load_recipe
     from diffutron.training.recipe import TrainRecipe
     from diffutron.training.run import execute, prepare_run
+    from diffutron.training.state import Resume
 
     begun = time.monotonic()
     with _stage("1/5 curate: Atatürk's shorter speeches, public domain"):
@@ -66,7 +67,7 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
         before = load(recipe.model).perplexity(heldout)
         note(f"    masked perplexity {before.perplexity:.2f} ({before.low:.2f} to {before.high:.2f})")
     with _stage(f"3/5 adapt: LoRA r={recipe.lora.r if recipe.lora else 0}, {recipe.train_tokens} tokens"):
-        run = prepare_run(recipe, _own(out / "run", corpus.folder), resume=False)
+        run = prepare_run(recipe, _own(out / "run", corpus.folder), resume=Resume.NEVER)
         records: list[dict[str, Any]] = []
 
         def show(record: dict[str, Any]) -> None:
@@ -75,7 +76,7 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
                 note("    " + step_line(record))
 
         try:
-            adapter = execute(run, resume=False, on_record=show)
+            adapter = execute(run, on_record=show)
         except KeyboardInterrupt:
             raise DiffutronError(f"interrupted; a checkpoint is kept in {out / 'run' / 'checkpoints'}") from None
     with _stage("4/5 measure: the adapted model on the same masks"):

@@ -126,10 +126,10 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
     from diffutron.cli.tensorboard import TensorBoardLog
     from diffutron.training.precision import choose_precision
     from diffutron.training.run import execute, prepare_run
+    from diffutron.training.state import Resume
 
     events = TensorBoardLog(folder) if tensorboard and workers.is_first else None
-    way: dict[str, bool] = {"resume": resume != "never", "anyway": resume == "anyway"}
-    run = prepare_run(settings, folder, on_corpus=show_progress("corpus"), workers=workers, **way)
+    run = prepare_run(settings, folder, on_corpus=show_progress("corpus"), workers=workers, resume=Resume(resume))
     precision = choose_precision(settings.precision, next(run.loaded.denoiser.parameters()).device).note
     with RunLine(quiet=not workers.is_first) as line:
         line.note(
@@ -152,9 +152,7 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
                 write_run_report(run, precision=precision)
 
         try:
-            return execute(
-                run, workers=workers, on_record=show, evaluate=evaluation_of(run), **way,
-            )  # fmt: skip
+            return execute(run, workers=workers, on_record=show, evaluate=evaluation_of(run))
         finally:
             if events is not None:
                 events.close()

@@ -27,7 +27,7 @@ from diffutron.errors import CheckpointError, InputError, ModelError
 from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import family_of
 from diffutron.model.lora import merge_lora
-from diffutron.model.names import is_offline, resolve_model, weights_in
+from diffutron.model.names import is_offline, resolve_model, split_revision, weights_in
 
 DIFFUSION_CONFIG = "diffusion_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -92,8 +92,8 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
 
 def _on_hub(place: str) -> tuple[str, dict[str, Any]]:
     """A hub id, and how to ask for it; a name may carry a revision: org/name@rev."""
-    repository, _, revision = place.partition("@")
-    return repository, {"revision": revision or None, "local_files_only": is_offline()}
+    repository, revision = split_revision(place)
+    return repository, {"revision": revision, "local_files_only": is_offline()}
 
 
 def _fetched(place: str, file: str) -> Path | None:

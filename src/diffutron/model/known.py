@@ -10,7 +10,7 @@ from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 from diffutron.errors import ModelError
 from diffutron.model.checkpoint import adapted_base
 from diffutron.model.families import family_of
-from diffutron.model.names import is_offline, resolve_model, weights_in
+from diffutron.model.names import is_offline, resolve_model, split_revision, weights_in
 
 _MMBERT: dict[str, Any] = {
     "vocab_size": 256_000, "pad_token_id": 0, "eos_token_id": 1, "cls_token_id": 1, "sep_token_id": 1,
@@ -41,7 +41,7 @@ def config_of(name: str) -> PreTrainedConfig:
     Raises:
         ModelError: not known here, and not to be had.
     """
-    repository, _, revision = name.partition("@")
+    repository, revision = split_revision(name)
     if repository in KNOWN_SHAPES:
         return known_config(repository)
     place = resolve_model(name)
@@ -52,7 +52,7 @@ def config_of(name: str) -> PreTrainedConfig:
         if isinstance(place, Path):
             config = AutoConfig.from_pretrained(str(place), local_files_only=True)
         else:
-            config = AutoConfig.from_pretrained(repository, revision=revision or None, local_files_only=is_offline())
+            config = AutoConfig.from_pretrained(repository, revision=revision, local_files_only=is_offline())
     except (OSError, ValueError) as error:
         line = " ".join(str(error).split())[:160]
         known = ", ".join(KNOWN_SHAPES)

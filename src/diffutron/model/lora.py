@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import encoder_linears
+from diffutron.model.names import split_revision
 from diffutron.recipe import Settings
 
 THIN_PENALTY = 1.2
@@ -134,9 +135,8 @@ def add_lora(denoiser: Denoiser, settings: LoraSettings, *, seed: int, base_name
     peft_model = get_peft_model(denoiser.model, config)
     assert isinstance(peft_model, PeftModel)
     own: Any = peft_model.peft_config["default"]
-    own.base_model_name_or_path, own.revision = base_name, None
-    if not Path(base_name).is_absolute() and "@" in base_name:  # PEFT, too, must find the base on the hub
-        own.base_model_name_or_path, _, own.revision = base_name.partition("@")
+    is_folder = Path(base_name).is_absolute()
+    own.base_model_name_or_path, own.revision = (base_name, None) if is_folder else split_revision(base_name)
     for module in denoiser.modules():
         if type(module) is PeftLinear:
             module.__class__ = LoraLinear

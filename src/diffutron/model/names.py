@@ -52,6 +52,12 @@ def resolve_model(name: str) -> Path | str:
     raise ModelError(f"model {name!r} is neither an embedded model, a folder, nor a hub id{hint}")
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """A hub id without its revision, and the revision: ``org/name@rev``."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
 def weights_in(place: Path) -> Path:
     """Where a model or an adapter lies in ``place``: there, or in a training run's folder of the result."""
     if any((place / name).is_file() for name in ("config.json", "adapter_config.json")):

@@ -21,7 +21,7 @@ from diffutron.training.fit import Engine, planned_steps
 from diffutron.training.machine import PeakMemory, default_device
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.run import Run, execute, is_built, load_trainable, prepare_run
-from diffutron.training.state import CheckpointStore, Cursor
+from diffutron.training.state import Cursor
 
 MAX_DOCUMENTS = 2000
 """Records of each source, where the corpus is yet to be built and no filter decides which ones count."""
@@ -179,8 +179,7 @@ def _check_resume(run: Run) -> int:
     """Load the checkpoint into the recipe's model as it was at first; how many tensors were compared."""
     fresh, _ = load_trainable(run.recipe)
     trained = Engine(fresh.denoiser, run.rows, run.codec, run.recipe).trained
-    store = CheckpointStore(run.folder / "checkpoints", identity=run.identity, keep=run.recipe.keep_checkpoints)
-    if store.resume(trained).step != 2:
+    if run.checkpoints.resume(trained).step != 2:
         raise CheckpointError("the checkpoint that was just written cannot be read again; is the disk sound?")
     if trained.average is not None:
         trained.average.adopt()  # as the run did at its end

@@ -83,26 +83,23 @@ class Hooks:
 
 def fit(
     denoiser: Denoiser, rows: Rows, codec: TextCodec, recipe: TrainRecipe, store: CheckpointStore,
-    *, resume: bool = True, anyway: bool = False, hooks: Hooks = Hooks(), workers: Workers = Workers(),
+    *, hooks: Hooks = Hooks(), workers: Workers = Workers(),
 ) -> Cursor:  # fmt: skip
-    """Train ``denoiser``'s trainable parameters in place until the recipe's tokens are spent.
+    """Train ``denoiser``'s trainable parameters in place until the recipe's tokens are spent, from the newest
+    checkpoint of ``store`` on if it has one.
 
     The loss of a step is one sum over all its micro-batches and workers, divided once by the whole step's count, so
     how a step is cut up changes nothing.
 
-    Args:
-        anyway: resume even from a checkpoint of another recipe or other data.
-
     Raises:
         InputError: the recipe asks for torch.compile, and there is no C++ compiler.
-        CheckpointError: a checkpoint could not be written, or the loss was not finite three times in a row.
+        CheckpointError: a checkpoint could not be written, or is of another run; or the loss was not finite three times
+            in a row.
         KeyboardInterrupt: passed on, after a checkpoint was kept, unless a second signal did not wait for the step.
     """
     engine = Engine(denoiser, rows, codec, recipe, workers)
     trained = engine.trained
-    if not resume:
-        store.clear()
-    cursor = store.resume(trained, anyway=anyway) if resume else Cursor()
+    cursor = store.resume(trained)
     total_tokens = recipe.total_tokens(int(rows.lengths.sum()))
     saved_at = evaluated_at = cursor.tokens
     evaluated_step = -1

@@ -30,7 +30,7 @@ from diffutron.training.estimate import check_length
 from diffutron.training.fit import BadStep, Hooks, StepRecord, fit
 from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
-from diffutron.training.state import CheckpointStore, Cursor
+from diffutron.training.state import CheckpointStore, Cursor, Resume
 from diffutron.training.workers import Workers
 
 # Settings that may change between two slices of one run without changing its result by more than rounding.
@@ -51,6 +51,7 @@ class Run:
     corpus: BuiltCorpus
     rows: Rows
     peft_model: PeftModel | None
+    resume: Resume = Resume.AUTO
 
     @property
     def row_maker(self) -> CorpusRows:
@@ -59,6 +60,13 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        return CheckpointStore(
+            self.folder / "checkpoints", identity=self.identity, keep=self.recipe.keep_checkpoints,
+            anyway=self.resume is Resume.ANYWAY,
+        )  # fmt: skip
 
     @property
     def model_folder(self) -> Path:
@@ -86,19 +94,19 @@ class Run:
 
 def prepare_run(
     recipe: TrainRecipe, folder: Path, *, on_corpus: Callable[[Progress], None] = lambda _: None,
-    workers: Workers = Workers(), resume: bool = True, anyway: bool = False,
+    workers: Workers = Workers(), resume: Resume = Resume.AUTO,
 ) -> Run:  # fmt: skip
     """Build or open the corpus, load the model, add adapters, tokenise; write ``recipe.yaml`` and ``run.json``.
 
     Args:
         workers: the first of them builds and writes, while the others wait.
-        resume, anyway: as :func:`execute` will be told.
+        resume: what becomes of a run that lies in ``folder``; ``never`` removes its checkpoints and its result.
 
     Raises:
         CheckpointError: another run lies there; nothing of it is touched. DataError: no corpus.
         ModelError: no usable model. InputError: rows longer than the model's context.
     """
-    _by_the_first(workers, lambda: _make_way(recipe, folder, resume=resume, anyway=anyway))
+    _by_the_first(workers, lambda: _make_way(recipe, folder, resume))
     corpus = _corpus(recipe, folder, on_corpus, workers)
     loaded, peft_model = load_trainable(recipe)
     codec = TextCodec(loaded.tokenizer)
@@ -106,7 +114,7 @@ def prepare_run(
     rows = _rows(maker, folder, corpus, workers)
     if maker.chat is not None:
         loaded.tokenizer.chat_template = maker.chat.template  # what it was trained with goes with it
-    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model)
+    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model, resume)
 
     def describe() -> None:
         text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
@@ -137,21 +145,18 @@ def load_trainable(recipe: TrainRecipe) -> tuple[Loaded, PeftModel | None]:
 
 
 def execute(
-    run: Run, *, resume: bool = True, anyway: bool = False, workers: Workers = Workers(),
-    on_record: Callable[[dict[str, Any]], None] = lambda _: None,
+    run: Run, *, workers: Workers = Workers(), on_record: Callable[[dict[str, Any]], None] = lambda _: None,
     evaluate: Callable[[], dict[str, Any]] | None = None,
 ) -> Path:  # fmt: skip
-    """Train to the end and save the result.
+    """Train to the end, from the run's newest checkpoint on, and save the result.
 
     Args:
-        anyway: resume even from a checkpoint of another recipe or other data.
         on_record: gets every line that also goes to ``metrics.jsonl``.
         evaluate: measures the model as it stands; runs as often as the recipe says, and at the end.
 
     Returns:
         The folder of the adapter or model.
     """
-    store = CheckpointStore(run.folder / "checkpoints", identity=run.identity, keep=run.recipe.keep_checkpoints)
     records = _MetricsFile(run.metrics, on_record)
 
     def measure(cursor: Cursor) -> None:
@@ -172,10 +177,8 @@ def execute(
             texts = [run.codec.decode(run.rows[example].tolist()) for example in bad.examples]
             write_json(run.folder / f"bad-step-{bad.step:07d}.json", {**vars(bad), "texts": texts})
 
-    if not resume:
-        run.metrics.unlink(missing_ok=True)
     try:
-        fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, store, resume=resume, anyway=anyway,
+        fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, run.checkpoints,
             hooks=Hooks(note, dump, measure), workers=workers)  # fmt: skip
     except torch.OutOfMemoryError as error:
         raise CheckpointError(
@@ -251,22 +254,22 @@ class _MetricsFile:
         self.on_record(record)
 
 
-def _make_way(recipe: TrainRecipe, folder: Path, *, resume: bool, anyway: bool) -> None:
-    """Refuse to put one run's description over another's, before anything of it is written."""
+def _make_way(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
+    """Refuse to put one run over another before anything of it is written, or remove what lies there."""
     store = CheckpointStore(folder / "checkpoints", identity={"recipe": _identity_of(recipe)}, keep=1)
-    if not resume:
+    if resume is Resume.NEVER:
         store.clear()
         for each in ("adapter", "model", "metrics.jsonl"):
             remove(folder / each)
         return
-    if anyway or (before := store.last_run()) is None:
+    if resume is Resume.ANYWAY or (before := store.last_run()) is None:
         return
-    store.refuse_other({"recipe": before["recipe"]}, store.identity)
+    store.refuse_other({"recipe": before["recipe"]})
     if recipe.data.build is not None and (folder / "corpus" / "report.json").is_file():
         corpus = open_corpus(folder / "corpus")
         same = corpus.report["recipe"] == recipe.data.build.identity()
         if same and (changed := changed_input(corpus)) is not None:
-            store.refuse_other({str(changed): "as the run read it"}, {str(changed): "changed since"})
+            raise store.refusal(f"{changed} has changed since it was read")
 
 
 def _identity_of(recipe: TrainRecipe) -> dict[str, Any]:

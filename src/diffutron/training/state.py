@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ log = logging.getLogger(__name__)
 _STATE, _WEIGHTS, _OPTIMIZER, _AVERAGE, _SUMS = (
     "state.json", "weights.safetensors", "optimizer.safetensors", "average.safetensors", "SHA256SUMS",
 )  # fmt: skip
+
+
+class Resume(StrEnum):
+    """What a run does with the one that its folder holds: go on if it is the same, start over, or go on in any case."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    ANYWAY = "anyway"
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,12 @@ class CheckpointStore:
 
     Args:
         identity: what a run's result depends on, by name (recipe settings, data); a checkpoint of another is refused.
+        anyway: take a checkpoint of another recipe or other data, too.
     """
 
-    def __init__(self, folder: Path, *, identity: Mapping[str, Any], keep: int) -> None:
+    def __init__(self, folder: Path, *, identity: Mapping[str, Any], keep: int, anyway: bool = False) -> None:
         self.folder, self.identity, self.keep = folder, json.loads(json.dumps(identity)), keep
+        self.anyway = anyway
 
     def save(self, cursor: Cursor, trained: Trained) -> Path:
         """Write a checkpoint; when the disk refuses, the older ones are untouched.
@@ -128,11 +139,8 @@ class CheckpointStore:
             if path not in kept:
                 remove(path)
 
-    def resume(self, trained: Trained, *, anyway: bool = False) -> Cursor:
+    def resume(self, trained: Trained) -> Cursor:
         """Load the newest whole checkpoint; a cursor at zero if there is none.
-
-        Args:
-            anyway: go on with another recipe or other data than the checkpoint's.
 
         Raises:
             CheckpointError: the newest whole one belongs to another recipe or other data; names what differs.
@@ -152,8 +160,7 @@ class CheckpointStore:
         if found is None:
             return cursor
         candidate, _, run, files = found
-        if not anyway:
-            self.refuse_other(run, self.identity, candidate)
+        self.refuse_other(run, candidate)
         try:
             trained.restore(files)
         except (KeyError, RuntimeError) as error:
@@ -168,16 +175,21 @@ class CheckpointStore:
                 return run
         return None
 
-    def refuse_other(self, before: Any, now: Any, candidate: Path | None = None) -> None:
+    def refuse_other(self, run: Any, candidate: Path | None = None) -> None:
         """
         Raises:
-            CheckpointError: the two differ; names the first setting that does.
+            CheckpointError: ``run`` is not this store's identity, unless any will do; names the first setting that
+                differs.
         """
-        if before != now:
-            raise CheckpointError(
-                f"{candidate or self.folder} belongs to another run: {_difference(before, now)}; choose another run "
-                "folder with --out, start over with --resume never, or go on all the same with --resume anyway"
-            )
+        if run != self.identity and not self.anyway:
+            raise self.refusal(_difference(run, self.identity), candidate)
+
+    def refusal(self, difference: str, candidate: Path | None = None) -> CheckpointError:
+        """What is raised where another run lies, with the ways out."""
+        return CheckpointError(
+            f"{candidate or self.folder} belongs to another run: {difference}; choose another run folder with --out, "
+            "start over with --resume never, or go on all the same with --resume anyway"
+        )
 
     def _newest_whole(self) -> tuple[Path, Cursor, Any, dict[str, dict[str, Tensor]]] | None:
         """Its folder, cursor, run and files; a warning for each newer one that is broken."""
