@@ -1,6 +1,6 @@
 """Measure the embedded models, and write every number that the READMEs and the cards quote: ``make results``.
 
-    python scripts/make_results.py --data heldout [--max-texts 40] [--answers FILE [--max-answers 100]] [--tables-only]
+    python scripts/make_results.py --data heldout [--max-texts 50] [--answers FILE [--max-answers 100]] [--tables-only]
 
 Runs ``diffutron eval report`` for `mini`, with `mini-base` before it, on each file of ``--data`` that is named in SETS,
 keeps its JSON in ``docs/results/mini.json``, and rewrites what stands between ``<!-- results:NAME -->`` and
@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffutron.cli.evaluation_report import at_15
 from diffutron.corpus.plan import file_digest
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +38,7 @@ _MARKED = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOT
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout", help="the folder of held-out files")
-    parser.add_argument("--max-texts", type=int, default=150)
+    parser.add_argument("--max-texts", type=int, default=50, help="for the curve and the bound")
     parser.add_argument("--answers", type=Path, help="held-out conversations")
     parser.add_argument("--max-answers", type=int, default=300)
     parser.add_argument("--tables-only", action="store_true", help="from the numbers that lie there")
@@ -99,13 +98,9 @@ def comparison(numbers: dict[str, Any], *, language: int = 0) -> str:
     to = ("to", "-")[language]
     lines = [heads[language], "|---|---|---|---|---|---|"]
     for each in numbers["sets"]:
-        place = at_15(each["curve"])
-        shares = {
-            name: f"{100 * math.expm1(each['differences'][place][name]):+.1f}" for name in ("value", "low", "high")
-        }
+        shares = {name: f"{100 * math.expm1(each['difference'][name]):+.1f}" for name in ("value", "low", "high")}
         change = f"{shares['value']} % ({shares['low']} {to} {shares['high']})"
-        for model, scores, told in (("mini-base", each["before"], ""), ("mini", each["curve"], change)):
-            score = scores[place]
+        for model, score, told in (("mini-base", each["before"], ""), ("mini", each["score"], change)):
             lines.append(
                 f"| {model} | {SETS[each['name']][language]} ({score['num_texts']}) | {score['perplexity']:.1f} | "
                 f"{score['low']:.1f} {to} {score['high']:.1f} | {told} | {100 * score['top1']:.1f} % |"
@@ -120,7 +115,7 @@ def card(numbers: dict[str, Any], *, side: str) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in numbers["sets"]:
-        score = each[side][at_15(each["curve"])]
+        score = each[side]
         lines.append(
             f"| {each['name']} | {score['perplexity']:.2f} | {score['low']:.2f} to {score['high']:.2f} | "
             f"{score['nll']:.3f} | {score['top1']:.1%} | {score['num_texts']} | {score['num_masked']} | "
@@ -155,7 +150,7 @@ def _share(found: dict[str, float] | None) -> str:
 TABLES = {
     "comparison": comparison,
     "karsilastirma": lambda numbers: comparison(numbers, language=1),
-    "mini": lambda numbers: card(numbers, side="curve"),
+    "mini": lambda numbers: card(numbers, side="score"),
     "mini_instruct": answers,
     "mini_base": lambda numbers: card(numbers, side="before"),
 }

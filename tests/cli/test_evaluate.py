@@ -141,7 +141,7 @@ def test_masked_scores_of_texts_that_are_cut_elsewhere_are_not_compared(run, pla
     assert "window is 32 and 64" in run(*ppl, "long.jsonl", code=1)
     assert json.loads(run(*ppl, "short.jsonl", "--json"))["window"] is None
     report = ("eval", "report", "one", "--before", "short", "--seeds", 1, "--draws", 2, "--json", "--data")
-    assert json.loads(run(*report, "long.jsonl"))["sets"][0]["differences"] == []
+    assert json.loads(run(*report, "long.jsonl"))["sets"][0]["difference"] is None
 
 
 def test_only_one_of_the_compared_models_is_in_memory(monkeypatch):
@@ -173,7 +173,7 @@ def test_one_text_has_no_interval_and_json_has_null_for_it(run, place):
     assert texts["bound"]["low"] is None
     assert "no interval" in (place / "out" / "report.html").read_text(encoding="utf-8")
     run("publish", "one", "--out", "card", "--license", "mit", "--report", "out/report.json")
-    assert f"| one | {texts['curve'][1]['perplexity']:.2f} | ? – ? | " in (place / "card" / "README.md").read_text()
+    assert f"| one | {texts['score']['perplexity']:.2f} | ? – ? | " in (place / "card" / "README.md").read_text()
 
 
 def test_numbers_that_are_not_finite_are_null_wherever_they_stand():
@@ -194,7 +194,7 @@ def test_a_report_of_a_broken_model_is_a_page_all_the_same(run, place):
         return None if isinstance(value, float) else value
 
     sets = [{**broken(each), "curve": [{**broken(score), "mask_rate": score["mask_rate"]} for score in each["curve"]],
-             "before": [{**broken(score), "mask_rate": score["mask_rate"]} for score in each["before"]]}
+             "curve_before": [{**broken(score), "mask_rate": score["mask_rate"]} for score in each["curve_before"]]}
             for each in found["sets"]]  # fmt: skip
     estimators = [{**broken(each), "looks": each["looks"]} for each in found["estimators"]]
     assert "no interval" in body_of({**found, "sets": sets, "estimators": estimators}, [])
@@ -236,7 +236,8 @@ def test_report_holds_every_number_twice_as_page_and_as_json(run, place):
     found = json.loads((place / "out" / "report.json").read_text(encoding="utf-8"))
     page = (place / "out" / "report.html").read_text(encoding="utf-8")
     [texts] = found["sets"]
-    at_15 = next(each for each in texts["curve"] if each["mask_rate"] == 0.15)
+    at_15 = texts["score"]
+    assert at_15 in texts["curve"]
     single = json.loads(run(*PPL[:-1], "other", "--json"))
     assert single["perplexity"] == pytest.approx(at_15["perplexity"])
     for number in (f"{at_15['perplexity']:.2f}", f"{texts['bound']['bits_per_character']:.3f}", at_15["fingerprint"]):

@@ -53,10 +53,10 @@ def test_tables_say_what_the_report_measured_and_the_rest_of_the_page_stays(scri
     table = script.comparison(numbers)
     assert len(table.splitlines()) == 2 + 2 * len(script.SETS)
     for each in numbers["sets"]:
-        score = each["curve"][script.at_15(each["curve"])]
-        assert score["num_texts"] == 5
+        score, before = each["score"], each["before"]
+        assert score["num_texts"] == before["num_texts"] == len(TINY_TEXTS)
+        assert {part["num_texts"] for part in (*each["curve"], *each["curve_before"], each["bound"])} == {5}
         assert f"| {score['perplexity']:.1f} |" in table
-        before = each["before"][script.at_15(each["curve"])]
         change = 100 * (score["perplexity"] / before["perplexity"] - 1)
         assert f"{change:+.1f} % (" in table
-    assert f"{score['nll']:.3f}" in script.card(numbers, side="curve")
+    assert f"{score['nll']:.3f}" in script.card(numbers, side="score")

@@ -44,7 +44,7 @@ def report_of(model, **changes):
     loaded = load_model(str(model))
     [best] = fill(loaded.denoiser, TextCodec(loaded.tokenizer), "ev [MASK]", top_k=1)
     fills = [{"text": "ev [MASK]", "ways": [{"tokens": list(best.tokens), "score": best.score}]}]
-    sets = [{"name": "haber", "curve": [score], "bound": bound}]
+    sets = [{"name": "haber", "score": score, "bound": bound}]
     return {"num_parameters": loaded.denoiser.num_parameters, "sets": sets, "fills": fills, **changes}
 
 

@@ -60,7 +60,10 @@ def report(
         "evaluation"
     ),
     max_texts: Annotated[
-        int | None, typer.Option(min=1, help="At most so many texts of each set; which ones, their hashes decide.")
+        int | None,
+        typer.Option(
+            min=1, help="The curve and the bound of at most so many texts of each set; which ones, their hashes decide."
+        ),
     ] = None,
     draws: DrawsOption = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 5,
@@ -77,8 +80,7 @@ def report(
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
     sets = {
-        name: _some(list(read_texts(path, text_field=text_field)), max_texts)
-        for name, path in zip(names_of(data), data, strict=True)
+        name: list(read_texts(path, text_field=text_field)) for name, path in zip(names_of(data), data, strict=True)
     }
 
     from diffutron.evaluation.report import measure_model
@@ -86,8 +88,8 @@ def report(
 
     loaded = load_model(model)
     measured = measure_model(
-        loaded, sets, before=load_model(before) if before else None, num_draws=draws, num_seeds=seeds, seed=seed,
-        on_progress=ProgressLine().counters("eval report", "steps"),
+        loaded, sets, before=load_model(before) if before else None, max_texts=max_texts, num_draws=draws,
+        num_seeds=seeds, seed=seed, on_progress=ProgressLine().counters("eval report", "steps"),
     )  # fmt: skip
     result = as_finite(measured.as_dict())
     out.mkdir(parents=True, exist_ok=True)
@@ -119,13 +121,6 @@ def body_of(result: dict[str, Any], records: list[dict[str, Any]]) -> str:
     )  # fmt: skip
 
 
-def at_15(scores: list[dict[str, Any]]) -> int:
-    """The place of the 15 % score on a curve."""
-    from diffutron.evaluation.report import CARD_RATE
-
-    return next(place for place, each in enumerate(scores) if each["mask_rate"] == CARD_RATE)
-
-
 def names_of(paths: Sequence[Path]) -> list[str]:
     """What each set is called: its file's name, with as many folders in front as tell it from the others'.
 
@@ -151,16 +146,6 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt").removesuffix(".parquet")
 
 
-def _some(texts: list[str], most: int | None) -> list[str]:
-    """At most so many of the texts, in their order: a choice that does not depend on it."""
-    from diffutron.corpus.draws import text_digest
-
-    if most is None or len(texts) <= most:
-        return texts
-    chosen = sorted(range(len(texts)), key=lambda place: text_digest(texts[place]))[:most]
-    return [texts[place] for place in sorted(chosen)]
-
-
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     lines = ["".join(f"<th>{cell}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
@@ -170,14 +155,14 @@ def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 def _scores(result: dict[str, Any]) -> str:
     rows: list[tuple[object, ...]] = []
     for each in result["sets"]:
-        place = at_15(each["curve"])
-        for model, scores in ((result["before"], each["before"]), (result["model"], each["curve"])):
-            if not scores:
+        for model, score, difference in (
+            (result["before"], each["before"], None), (result["model"], each["score"], each["difference"]),
+        ):  # fmt: skip
+            if score is None:
                 continue
-            score = scores[place]
             change = ""
-            if model == result["model"] and each["differences"]:
-                ratio = {name: _change(each["differences"][place][name]) for name in ("value", "low", "high")}
+            if difference is not None:
+                ratio = {name: _change(difference[name]) for name in ("value", "low", "high")}
                 change = f"{_told(ratio['value'], '+.1%')} ({_interval(ratio, '+.1%')})"
             rows.append((
                 each["name"], model, _told(score["perplexity"], ".2f"), _interval(score, ".2f"), change,
@@ -229,7 +214,7 @@ def _estimators(result: dict[str, Any]) -> str:
 
 def _draw_curves(axes: Any, result: dict[str, Any]) -> None:
     for number, each in enumerate(result["sets"]):
-        for scores, style in ((each["before"], "--"), (each["curve"], "-")):
+        for scores, style in ((each["curve_before"], "--"), (each["curve"], "-")):
             if not scores:
                 continue
             rates = [100 * score["mask_rate"] for score in scores]

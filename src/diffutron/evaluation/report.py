@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.evaluation.bound import LikelihoodBound, likelihood_bound
 from diffutron.evaluation.convergence import Cost, convergence
@@ -40,22 +41,30 @@ class SetScores:
     """One set of texts.
 
     Attributes:
-        curve: masked perplexity at each of the mask rates, 15 % among them.
-        before: the same of the model it was made from; empty if there is none.
-        differences: from ``before``, at each rate, in nats a hidden token; empty if its texts are cut elsewhere.
+        score: masked perplexity of all its texts at ``CARD_RATE``.
+        before: the same of the model it was made from; None if there is none.
+        difference: from ``before``, in nats a hidden token; None if its texts are cut elsewhere.
+        curve: masked perplexity at each of ``MASK_RATES``, of some of the texts.
+        curve_before: the same of the model it was made from; empty if there is none.
+        bound: of the texts of the curve.
     """
 
     name: str
-    bound: LikelihoodBound
+    score: MaskedPerplexity
+    before: MaskedPerplexity | None
+    difference: Difference | None
     curve: list[MaskedPerplexity]
-    before: list[MaskedPerplexity]
-    differences: list[Difference]
+    curve_before: list[MaskedPerplexity]
+    bound: LikelihoodBound
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "name": self.name, "bound": self.bound.as_dict(), "curve": [each.as_dict() for each in self.curve],
-            "before": [each.as_dict() for each in self.before],
-            "differences": [asdict(each) for each in self.differences],
+            "name": self.name, "score": self.score.as_dict(),
+            "before": self.before.as_dict() if self.before is not None else None,
+            "difference": asdict(self.difference) if self.difference is not None else None,
+            "curve": [each.as_dict() for each in self.curve],
+            "curve_before": [each.as_dict() for each in self.curve_before],
+            "bound": self.bound.as_dict(),
         }  # fmt: skip
 
 
@@ -94,14 +103,16 @@ class ModelReport:
 
 
 def measure_model(
-    loaded: Loaded, sets: Mapping[str, Sequence[str]], *, before: Loaded | None = None, num_draws: int = 8,
-    num_seeds: int = 5, seed: int = 0, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    loaded: Loaded, sets: Mapping[str, Sequence[str]], *, before: Loaded | None = None, max_texts: int | None = None,
+    num_draws: int = 8, num_seeds: int = 5, seed: int = 0,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ModelReport:  # fmt: skip
     """Measure ``loaded`` on each set of texts, and let it write.
 
     Args:
         sets: names and texts.
         before: the model it was made from, for differences on the same masks; it needs the same tokenizer.
+        max_texts: how many texts of a set the curve and the bound read at most; what they cost is many times the score.
         num_seeds: texts for each of the prompts.
 
     Raises:
@@ -114,25 +125,26 @@ def measure_model(
             "leave --before out, or use diffutron eval compare"
         )
 
-    def curve(model: Loaded, name: str, texts: Sequence[str]) -> list[MaskedPerplexity]:
+    def at_rates(model: Loaded, name: str, texts: Sequence[str], *rates: float) -> list[MaskedPerplexity]:
         found = []
-        for done, rate in enumerate(MASK_RATES, start=1):
-            found.append(
-                masked_perplexity(model.denoiser, TextCodec(model.tokenizer), texts, mask_rate=rate, seed=seed)
-            )
-            on_progress(f"{name}: {model.name} by mask rate", done, len(MASK_RATES))
+        for done, rate in enumerate(rates, start=1):
+            found.append(masked_perplexity(model.denoiser, codec, texts, mask_rate=rate, seed=seed))
+            on_progress(f"{name}: {model.name} by mask rate", done, len(rates))
         return found
 
     scores = []
     for name, texts in sets.items():
-        own = curve(loaded, name, texts)
-        theirs = curve(before, name, texts) if before is not None else []
+        some = _some(texts, max_texts)
+        [score] = at_rates(loaded, name, texts, CARD_RATE)
+        [theirs] = at_rates(before, name, texts, CARD_RATE) if before is not None else [None]
         bound = likelihood_bound(
-            loaded.denoiser, codec, texts, num_draws=num_draws, seed=seed,
+            loaded.denoiser, codec, some, num_draws=num_draws, seed=seed,
             on_progress=lambda done, total, name=name: on_progress(f"{name}: bound", done, total),  # type: ignore[misc]
         )  # fmt: skip
-        differences = [compare(old, new) for old, new in zip(theirs, own, strict=False) if are_comparable(old, new)]
-        scores.append(SetScores(name, bound, own, theirs, differences))
+        scores.append(SetScores(
+            name, score, theirs, _difference(theirs, score), curve=at_rates(loaded, name, some, *MASK_RATES),
+            curve_before=at_rates(before, name, some, *MASK_RATES) if before is not None else [], bound=bound,
+        ))  # fmt: skip
 
     generator = Generator.of(loaded, codec)
     most = loaded.denoiser.max_positions - 1
@@ -151,3 +163,15 @@ def measure_model(
             on_progress=lambda done, total: on_progress("estimators", done, total),
         ),
     )  # fmt: skip
+
+
+def _difference(before: MaskedPerplexity | None, after: MaskedPerplexity) -> Difference | None:
+    return compare(before, after) if before is not None and are_comparable(before, after) else None
+
+
+def _some(texts: Sequence[str], most: int | None) -> Sequence[str]:
+    """At most so many of the texts, in their order: a choice that does not depend on it."""
+    if most is None or len(texts) <= most:
+        return texts
+    chosen = sorted(range(len(texts)), key=lambda place: text_digest(texts[place]))[:most]
+    return [texts[place] for place in sorted(chosen)]
