@@ -37,7 +37,7 @@ _MARKED = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOT
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "heldout", help="the folder of held-out files")
+    parser.add_argument("--data", type=Path, default=Path("data/heldout"), help="the folder of held-out files")
     parser.add_argument("--max-texts", type=int, default=50, help="for the curve and the bound")
     parser.add_argument("--answers", type=Path, help="held-out conversations")
     parser.add_argument("--max-answers", type=int, default=300)

@@ -197,7 +197,7 @@ def test_a_report_of_a_broken_model_is_a_page_all_the_same(run, place):
              "curve_before": [{**broken(score), "mask_rate": score["mask_rate"]} for score in each["curve_before"]]}
             for each in found["sets"]]  # fmt: skip
     estimators = [{**broken(each), "looks": each["looks"]} for each in found["estimators"]]
-    assert "no interval" in body_of({**found, "sets": sets, "estimators": estimators}, [])
+    assert "no interval" in body_of({**found, "sets": sets, "estimators": estimators})
 
 
 def test_sets_of_one_name_are_told_apart_by_their_folders(run, place):

@@ -5,7 +5,7 @@ import pytest
 
 from diffutron.evaluation.convergence import convergence
 from diffutron.evaluation.questions import Question, ask_for_texts
-from diffutron.evaluation.report import measure_model
+from diffutron.evaluation.report import ESTIMATOR_TOKENS, _beginnings, measure_model
 from diffutron.model import Loaded
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser, tiny_tokenizer
 
@@ -34,7 +34,7 @@ def test_a_report_weighs_the_estimators_on_windows_that_ask_for_something(monkey
         read = ask_for_texts(texts, codec, max_tokens=max_tokens)
         unknown = np.asarray([codec.start_id, codec.unk_id, codec.end_id])
         nothing = Question(unknown, np.zeros(3, dtype=bool), (0,))
-        return replace(read, questions=[nothing, *read.questions])
+        return replace(read, questions=[nothing, *read.questions], documents=np.append(0, read.documents + 1))
 
     def estimators():
         loaded = Loaded("tiny", tiny_denoiser(), tiny_tokenizer(), {})
@@ -43,3 +43,12 @@ def test_a_report_weighs_the_estimators_on_windows_that_ask_for_something(monkey
     expected = estimators()
     monkeypatch.setattr("diffutron.evaluation.report.ask_for_texts", with_unknown)
     assert estimators() == expected
+
+
+def test_a_report_weighs_the_estimators_on_the_beginnings_of_different_texts():
+    long, short = " ".join(TINY_TEXTS), TINY_TEXTS[1]
+    [first, second] = _beginnings([long, short], CODEC)
+    beginning = ask_for_texts([long], CODEC, max_tokens=ESTIMATOR_TOKENS).questions
+    assert len(beginning) > 1
+    assert first.ids.tolist() == beginning[0].ids.tolist()
+    assert second.ids.tolist() == ask_for_texts([short], CODEC, max_tokens=ESTIMATOR_TOKENS).questions[0].ids.tolist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +38,7 @@ masked perplexities are comparable only between models with this tokenizer.</p>
 <h2>The likelihood bound</h2>
 {bounds}
 <h2>Likelihood estimators and their price</h2>
-<p>On the first texts of {first}, in pieces of {estimator_tokens} tokens.</p>
+<p>On the first {estimator_tokens} tokens of up to {estimator_texts} texts of {first}.</p>
 {estimators}
 <h2>Training loss</h2>
 {loss}
@@ -91,11 +93,18 @@ def report(
         loaded, sets, before=load_model(before) if before else None, max_texts=max_texts, num_draws=draws,
         num_seeds=seeds, seed=seed, on_progress=ProgressLine().counters("eval report", "steps"),
     )  # fmt: skip
-    result = as_finite(measured.as_dict())
+    steps = [record for record in read_metrics(run / "metrics.jsonl") if "loss" in record] if run is not None else []
+    command = ["diffutron", "eval", "report", model, *(part for path in data for part in ("--data", str(path)))]
+    for option, value in (("--before", before), ("--max-texts", max_texts), ("--draws", draws), ("--seeds", seeds),
+                          ("--text-field", text_field), ("--seed", seed)):  # fmt: skip
+        command += [option, str(value)] if value is not None else []
+    result = as_finite({
+        **measured.as_dict(), "training": [{name: step[name] for name in ("tokens", "loss")} for step in steps],
+        "command": shlex.join(command), "versions": {name: version(name) for name in ("diffutron", "torch")},
+    })  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / "report.json", f"{as_json(result, indent=1)}\n".encode())
-    records = read_metrics(run / "metrics.jsonl") if run is not None else []
-    replace_file(out / "report.html", page(f"diffutron: {model}", body_of(result, records)).encode())
+    replace_file(out / "report.html", page(f"diffutron: {model}", body_of(result)).encode())
     if json:
         print_json(result)
     else:
@@ -103,21 +112,22 @@ def report(
     note(f"numbers in {out / 'report.json'}")
 
 
-def body_of(result: dict[str, Any], records: list[dict[str, Any]]) -> str:
-    """The page's body, from ``report.json`` and the lines of a run's ``metrics.jsonl``."""
-    from diffutron.evaluation.report import ESTIMATOR_TOKENS
+def body_of(result: dict[str, Any]) -> str:
+    """The page's body, from ``report.json`` alone."""
+    from diffutron.evaluation.report import ESTIMATOR_TEXTS, ESTIMATOR_TOKENS
 
-    steps = [record for record in records if "loss" in record]
+    steps = result["training"]
     return _BODY.format(
         parameters=result["num_parameters"], pieces=result["num_pieces"], seed=result["seed"],
         scores=_scores(result), bounds=_bounds(result),
         curves=drawing(lambda axes: _draw_curves(axes, result), height=HEIGHT),
         first=escape(result["sets"][0]["name"]), estimator_tokens=ESTIMATOR_TOKENS,
+        estimator_texts=ESTIMATOR_TEXTS,
         estimators=drawing(lambda axes: _draw_estimators(axes, result), height=HEIGHT) + _estimators(result),
         loss=drawing(lambda axes: plot_loss(axes, steps), height=HEIGHT) if steps else "<p>No run was given.</p>",
         fills="\n".join(fill_block(each["text"], each["ways"]) for each in result["fills"]),
         samples="\n".join(map(_sample, result["samples"])),
-        command=escape(f"diffutron eval report {result['model']}"),
+        command=escape(f"{result['command']} (diffutron {result['versions']['diffutron']})"),
     )  # fmt: skip
 
 
@@ -160,16 +170,17 @@ def _scores(result: dict[str, Any]) -> str:
         ):  # fmt: skip
             if score is None:
                 continue
-            change = ""
+            change = p_value = ""
             if difference is not None:
+                p_value = _told(difference["p_value"], ".4f")
                 ratio = {name: _change(difference[name]) for name in ("value", "low", "high")}
                 change = f"{_told(ratio['value'], '+.1%')} ({_interval(ratio, '+.1%')})"
             rows.append((
-                each["name"], model, _told(score["perplexity"], ".2f"), _interval(score, ".2f"), change,
+                each["name"], model, _told(score["perplexity"], ".2f"), _interval(score, ".2f"), change, p_value,
                 _told(score["nll"], ".3f"), _told(score["top1"], ".1%"), score["num_texts"], score["num_masked"],
                 score["fingerprint"],
             ))  # fmt: skip
-    head = ("set", "model", "perplexity", "95 %", "change", "nats", "top-1", "texts", "hidden", "data")
+    head = ("set", "model", "perplexity", "95 %", "change", "p", "nats", "top-1", "texts", "hidden", "data")
     return _table(head, rows)
 
 
@@ -191,15 +202,24 @@ def _interval(found: dict[str, Any], form: str) -> str:
 
 
 def _bounds(result: dict[str, Any]) -> str:
-    rows: list[tuple[object, ...]] = [
-        (
-            each["name"], _told((bound := each["bound"])["bits_per_character"], ".3f"), _interval(bound, ".3f"),
-            _told(bound["standard_error"], ".4f"), _told(bound["nats_per_token"], ".3f"), bound["num_characters"],
-            bound["num_draws"],
-        )
-        for each in result["sets"]
-    ]  # fmt: skip
-    head = ("set", "bits a character, at most", "95 %", "error of the draws", "nats a token", "characters", "draws")
+    rows: list[tuple[object, ...]] = []
+    for each in result["sets"]:
+        for model, bound, difference in (
+            (result["before"], each["bound_before"], None),
+            (result["model"], each["bound"], each["bound_difference"]),
+        ):
+            if bound is None:
+                continue
+            change = ""
+            if difference is not None:
+                change = f"{_told(difference['value'], '+.3f')} ({_interval(difference, '+.3f')})"
+            rows.append((
+                each["name"], model, _told(bound["bits_per_character"], ".3f"), _interval(bound, ".3f"), change,
+                _told(bound["standard_error"], ".4f"), _told(bound["nats_per_token"], ".3f"), bound["num_characters"],
+                bound["num_unknown"], bound["num_draws"],
+            ))  # fmt: skip
+    head = ("set", "model", "bits a character, at most", "95 %", "change", "error of the draws", "nats a token",
+            "characters", "unknown pieces", "draws")  # fmt: skip
     return _table(head, rows)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
-from diffutron.evaluation.bound import LikelihoodBound, likelihood_bound
+from diffutron.evaluation.bound import LikelihoodBound, compare_bounds, likelihood_bound
 from diffutron.evaluation.convergence import Cost, convergence
 from diffutron.evaluation.perplexity import MaskedPerplexity, are_comparable, compare, masked_perplexity
-from diffutron.evaluation.questions import ask_for_texts
+from diffutron.evaluation.questions import Question, ask_for_texts
 from diffutron.evaluation.score import Difference
 from diffutron.generation import Completion, Filled, Generator, Request, SamplerSettings, fill
 from diffutron.model import Loaded
@@ -47,6 +49,8 @@ class SetScores:
         curve: masked perplexity at each of ``MASK_RATES``, of some of the texts.
         curve_before: the same of the model it was made from; empty if there is none.
         bound: of the texts of the curve.
+        bound_before: the same of the model it was made from; None if there is none.
+        bound_difference: from ``bound_before``, in bits a character.
     """
 
     name: str
@@ -56,6 +60,8 @@ class SetScores:
     curve: list[MaskedPerplexity]
     curve_before: list[MaskedPerplexity]
     bound: LikelihoodBound
+    bound_before: LikelihoodBound | None
+    bound_difference: Difference | None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -65,6 +71,8 @@ class SetScores:
             "curve": [each.as_dict() for each in self.curve],
             "curve_before": [each.as_dict() for each in self.curve_before],
             "bound": self.bound.as_dict(),
+            "bound_before": self.bound_before.as_dict() if self.bound_before is not None else None,
+            "bound_difference": asdict(self.bound_difference) if self.bound_difference is not None else None,
         }  # fmt: skip
 
 
@@ -75,7 +83,7 @@ class ModelReport:
     Attributes:
         samples: ``samples[i]`` has seed ``i // len(PROMPTS)`` and prompt ``i % len(PROMPTS)``: chosen by index.
         fills: for each of ``FILLS``, the five best ways.
-        estimators: what each likelihood estimator says for its price, on the first texts of the first set.
+        estimators: what each likelihood estimator says for its price, on the beginnings of texts of the first set.
     """
 
     model: str
@@ -132,27 +140,31 @@ def measure_model(
             on_progress(f"{name}: {model.name} by mask rate", done, len(rates))
         return found
 
+    def bound_of(model: Loaded, name: str, texts: Sequence[str]) -> LikelihoodBound:
+        return likelihood_bound(
+            model.denoiser, codec, texts, num_draws=num_draws, seed=seed,
+            on_progress=lambda done, total: on_progress(f"{name}: {model.name}'s bound", done, total),
+        )  # fmt: skip
+
     scores = []
     for name, texts in sets.items():
         some = _some(texts, max_texts)
         [score] = at_rates(loaded, name, texts, CARD_RATE)
         [theirs] = at_rates(before, name, texts, CARD_RATE) if before is not None else [None]
-        bound = likelihood_bound(
-            loaded.denoiser, codec, some, num_draws=num_draws, seed=seed,
-            on_progress=lambda done, total, name=name: on_progress(f"{name}: bound", done, total),  # type: ignore[misc]
-        )  # fmt: skip
+        bound = bound_of(loaded, name, some)
+        bound_before = bound_of(before, name, some) if before is not None else None
         scores.append(SetScores(
             name, score, theirs, _difference(theirs, score), curve=at_rates(loaded, name, some, *MASK_RATES),
-            curve_before=at_rates(before, name, some, *MASK_RATES) if before is not None else [], bound=bound,
+            curve_before=at_rates(before, name, some, *MASK_RATES) if before is not None else [],
+            bound=bound, bound_before=bound_before,
+            bound_difference=compare_bounds(bound_before, bound) if bound_before is not None else None,
         ))  # fmt: skip
 
     generator = Generator.of(loaded, codec)
     most = loaded.denoiser.max_positions - 1
     rooms = {prompt: min(SAMPLE_TOKENS, most - len(codec.encode(prompt))) for prompt in PROMPTS}
     requests = [Request(prompt, rooms[prompt], seed=each) for each in range(num_seeds) for prompt in PROMPTS]
-    first = next(iter(sets.values()))
-    questions = ask_for_texts(first, codec, max_tokens=ESTIMATOR_TOKENS).questions
-    questions = [each for each in questions if each.num_asked][:ESTIMATOR_TEXTS]
+    questions = _beginnings(next(iter(sets.values())), codec)
     return ModelReport(
         model=loaded.name, before=before.name if before is not None else None,
         num_parameters=loaded.denoiser.num_parameters, num_pieces=len(codec),
@@ -163,6 +175,13 @@ def measure_model(
             on_progress=lambda done, total: on_progress("estimators", done, total),
         ),
     )  # fmt: skip
+
+
+def _beginnings(texts: Sequence[str], codec: TextCodec) -> list[Question]:
+    """The first window of as many texts as the estimators read."""
+    read = ask_for_texts(texts, codec, max_tokens=ESTIMATOR_TOKENS)
+    _, firsts = np.unique(read.documents, return_index=True)
+    return [read.questions[first] for first in firsts if read.questions[first].num_asked][:ESTIMATOR_TEXTS]
 
 
 def _difference(before: MaskedPerplexity | None, after: MaskedPerplexity) -> Difference | None:
