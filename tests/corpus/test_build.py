@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -558,5 +559,12 @@ def test_corpus_knows_which_of_its_inputs_has_changed(tmp_path, source, out):
         file.write_bytes(before + b'{"text": "Yeni bir metin daha eklendi."}\n')
         assert changed_input(corpus) == file
         file.write_bytes(before)
+    older = tmp_path / "older"
+    older.write_bytes(b'{"text": "Daha eski bir dosya yerine geldi."}\n')
+    os.utime(older, (0, 0))
+    kept = source.read_bytes()
+    older.replace(source)
+    assert changed_input(corpus) == source
+    source.write_bytes(kept)
     source.unlink()
     assert changed_input(corpus) is None

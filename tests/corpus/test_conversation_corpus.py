@@ -1,6 +1,7 @@
 """Instruction sets become corpora as texts do: checked, split without sharing a passage, counted, and read back."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -50,6 +51,15 @@ def test_no_passage_is_trained_on_and_held_out(tmp_path):
     # Without the field they are shared, or the test would say nothing.
     loose = build(tmp_path, RECORDS)
     assert passages_of(loose.train) & passages_of(loose.heldout)
+
+
+def test_a_group_may_be_called_by_a_number_zero_among_them(tmp_path):
+    numbered = [{**each, "id": number // 4} for number, each in enumerate(RECORDS[:20])]
+    corpus = build(tmp_path, numbered, source={"group_field": "id"})
+    kept = [*read_conversations(corpus.train), *read_conversations(corpus.heldout)]
+    assert len(kept) == 20
+    assert sorted(Counter(each.group for each in kept).values()) == [4] * 5
+    assert "" not in {each.group for each in kept}
 
 
 def test_a_group_is_kept_beside_its_conversations(tmp_path):

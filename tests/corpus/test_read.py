@@ -1,12 +1,15 @@
 """Raw files: what can be read is read, what cannot is named with its line."""
 
+import bz2
 import gzip
 import json
 import logging
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from diffutron.corpus import Fault, files_of, read_records, read_texts
 from diffutron.errors import DataError
@@ -94,13 +97,37 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(read, name):
     assert faults == {}
 
 
-def test_a_gzip_file_that_is_cut_gives_what_stood_before(read):
+PACKERS = {".gz": gzip.compress, ".zst": zstandard.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_every_packing_is_read_in_every_kind_of_file(read, packing):
+    texts = [f"{number}. metin, ışıklı" for number in range(2000)]
+    kinds = {
+        ".jsonl": lines(*texts), ".txt": "\n\n".join(texts).encode(),
+        ".csv": ("text\n" + "".join(f'"{text}"\n' for text in texts)).encode(),
+    }  # fmt: skip
+    for kind, content in kinds.items():
+        records, faults = read(f"a{kind}{packing}", PACKERS[packing](content))
+        assert [record["text"].strip() for record in records.values()] == texts, kind
+        assert faults == {}
+
+
+def test_frames_of_zstandard_one_after_the_other_are_one_file(read):
+    packed = zstandard.compress(lines("bir", "iki")) + zstandard.compress(lines("üç"))
+    records, faults = read("a.jsonl.zst", packed)
+    assert [record["text"] for record in records.values()] == ["bir", "iki", "üç"]
+    assert faults == {}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_a_packed_file_that_is_cut_gives_what_stood_before(read, packing):
     # Numbers in every line: what compresses well is lost as a whole when the file is cut.
-    written = lines(*(f"{n * n * 7919 % 100003} sayılı metin" for n in range(5000)))
-    whole = gzip.compress(written)
-    records, faults = read("a.jsonl.gz", whole[: len(whole) // 2])
+    written = lines(*(f"{n * n * 7919 % 100003} sayılı metin" for n in range(40_000)))
+    whole = PACKERS[packing](written)
+    records, faults = read(f"a.jsonl{packing}", whole[: len(whole) * 3 // 4])
     texts = [record["text"] for record in records.values()]
-    assert 1000 < len(texts) < 4000
+    assert 1000 < len(texts) < 39_000
     assert lines(*texts) == written[: len(lines(*texts))]
     assert any("breaks off" in reason for reason in faults.values())
     assert len(faults) == 1

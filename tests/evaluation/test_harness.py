@@ -219,8 +219,9 @@ def test_a_cache_survives_a_kill_at_any_byte(tmp_path):
         assert ("one" in again) == (size >= border)
 
 
-def test_a_file_that_is_no_cache_is_one_line(tmp_path):
-    (tmp_path / "requests.jsonl").write_text('["one", 1]\nbroken\n', encoding="utf-8")
+@pytest.mark.parametrize("line", ["broken", "5", '"ab"', '{"a": 1, "b": 2}', "[1, 2]", '["a"]'])
+def test_a_file_that_is_no_cache_is_one_line(tmp_path, line):
+    (tmp_path / "requests.jsonl").write_text(f'["one", 1]\n{line}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"requests\.jsonl:2 is no cached answer"):
         RequestCache(tmp_path / "requests.jsonl")
 

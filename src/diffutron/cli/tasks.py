@@ -52,7 +52,7 @@ def tasks(
     offline: OfflineOption = False,
 ) -> None:
     """Score the choices of multiple-choice tasks; each score beside what guessing would give."""
-    from diffutron.errors import InputError
+    from diffutron.errors import DataError, InputError
 
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError("eval tasks needs lm-eval; pip install 'diffutron[eval]'")
@@ -70,7 +70,10 @@ def tasks(
         loaded, estimator=estimator, num_draws=draws, seed=seed,  # type: ignore[arg-type]
         cache=RequestCache(out / "requests.jsonl"), on_progress=ProgressLine().counter("eval tasks", "choices"),
     )  # fmt: skip
-    scores = run_tasks(asked, list(dict.fromkeys(names or files or CETVEL)), data=files, limit=limit)
+    missing: list[DataError] = []
+    scores = run_tasks(
+        asked, list(dict.fromkeys(names or files or CETVEL)), data=files, limit=limit, on_missing=missing.append
+    )
     result = {"model": loaded.name, "tasks": [score.as_dict() for score in scores]}
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / "results.json", f"{as_json(result, indent=1)}\n".encode())
@@ -79,6 +82,9 @@ def tasks(
     else:
         print(told(scores))
     note(f"numbers in {out / 'results.json'}")
+    if missing:
+        rest = f"; {len(missing) - 1} more could not be read either" if len(missing) > 1 else ""
+        raise DataError(f"not all tasks were run: {missing[0]}{rest}")
 
 
 def read_pairs(pairs: list[str]) -> dict[str, Path]:

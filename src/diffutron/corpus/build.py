@@ -125,7 +125,8 @@ def open_corpus(folder: Path) -> BuiltCorpus:
 def changed_input(corpus: BuiltCorpus) -> Path | None:
     """A file that the corpus was made from, or would be made from now, and that is another than it was.
 
-    Only what is younger than the corpus is read. A file that is gone says nothing: a corpus outlives its sources.
+    Only what came to its place or was written since is read. A file that is gone says nothing: a corpus outlives its
+    sources.
     """
     try:
         manifest = json.loads((corpus.folder / "manifest.json").read_text(encoding="utf-8"))
@@ -137,7 +138,8 @@ def changed_input(corpus: BuiltCorpus) -> Path | None:
     places = [source.path for source in settings.sources if source.path is not None]
     places += [str(texts.path) for texts in settings.evaluation_sets]
     for file in itertools.chain.from_iterable(files_of(place) for place in places if Path(place).exists()):
-        if file.stat().st_mtime_ns > made and known.get(str(file)) != file_digest(file):
+        found = file.stat()  # its own time is the old one where an older file was moved or copied there
+        if max(found.st_mtime_ns, found.st_ctime_ns) > made and known.get(str(file)) != file_digest(file):
             return file
     return None
 

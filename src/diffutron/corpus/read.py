@@ -202,9 +202,41 @@ def _decode(raw: bytes, number: int) -> str:
         raise ValueError("is not UTF-8") from None
 
 
+class _Zst(io.RawIOBase):
+    """What zstandard's own reader is not: it has lines, and a frame that is cut short is an error."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed, self._frame = packed, zstandard.ZstdDecompressor().decompressobj()
+        self._has_begun, self._ready = False, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            rest = b""
+            if self._frame.eof:
+                rest, self._has_begun = self._frame.unused_data, False
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            chunk = rest or self._packed.read(1 << 16)
+            if not chunk:
+                if self._has_begun:
+                    raise EOFError("the last frame of zstandard is not whole")
+                return 0
+            self._has_begun = True
+            self._ready = memoryview(self._frame.decompress(chunk))
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+
+def _open_zst(packed: IO[bytes], mode: str) -> IO[bytes]:
+    return io.BufferedReader(_Zst(packed), 1 << 16)
+
+
 @contextlib.contextmanager
 def _open(file: Path, reached: Place) -> Iterator[IO[bytes]]:
-    unpackers: dict[str, Any] = {".gz": gzip.open, ".zst": zstandard.open, ".xz": lzma.open, ".bz2": bz2.open}
+    unpackers: dict[str, Any] = {".gz": gzip.open, ".zst": _open_zst, ".xz": lzma.open, ".bz2": bz2.open}
     unpack = unpackers.get(file.suffix)
     with reached.follow(file) as raw:
         if unpack is None:

@@ -109,7 +109,7 @@ class ReadRecords(Step):
             if source.group_field not in record:
                 on_fault(Fault(place, f"has no field {source.group_field!r} to be grouped by"))
                 return None
-            if record[source.group_field]:
+            if record[source.group_field] not in (None, ""):
                 own["group"] = str(record[source.group_field])
         if matches and source.kind == "conversations":
             try:

@@ -34,9 +34,12 @@ class TokenLength:
                 f"tokenizer {settings.tokenizer} is no folder with tokenizer.json, and no hub id: {line}"
             ) from None
 
+        # What a tokenizer.json may ask for.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
     def fault(self, text: str) -> str | None:
         """What is wrong with the text's length."""
-        # No text has more pieces than bytes: most short ones need no count for the upper bound.
         pieces = len(self._tokenizer.encode(text, add_special_tokens=False).ids)
         if pieces < self.settings.low:
             return f"{pieces} pieces < {self.settings.low}"

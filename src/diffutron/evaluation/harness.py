@@ -88,10 +88,12 @@ class RequestCache:
         whole = content[: content.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                key, answer = json.loads(line)
+                entry = json.loads(line)
             except ValueError:
-                raise DataError(f"{file}:{number} is no cached answer; remove the file to ask again") from None
-            self._answers[key] = answer
+                entry = None
+            if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+                raise DataError(f"{file}:{number} is no cached answer; remove the file to ask again")
+            self._answers[entry[0]] = entry[1]
         if len(whole) < len(content):  # a kill broke the last line
             file.write_bytes(whole)
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,21 +120,23 @@ class Answered:
 
 
 def run_tasks(
-    model: HarnessModel, names: Sequence[str], *, data: Mapping[str, Path] | None = None, limit: int | None = None
-) -> list[TaskScore]:
+    model: HarnessModel, names: Sequence[str], *, data: Mapping[str, Path] | None = None, limit: int | None = None,
+    on_missing: Callable[[DataError], None] | None = None,
+) -> list[TaskScore]:  # fmt: skip
     """Run tasks, and score them.
 
     Args:
         names: tasks, tags or groups: ours, ``turblimp_core``, or any of lm-eval's that lets choose.
         data: for some of the tasks, those of a tag or group among them, a file to read instead of the hub's data set.
         limit: the first so many documents of each task.
+        on_missing: is told of a task whose data cannot be had, while the others are scored; raises the error if None.
 
     Raises:
         InputError: an unknown task, or one where there is not one right choice of several after one context.
-        DataError: a task's data cannot be had, or is not what the task expects.
+        DataError: a task's data cannot be had, or is not what the task expects; or no task's can be had.
     """
     with _without_bars():
-        tasks = _load(names, data or {})
+        tasks = _load(names, data or {}, on_missing)
         for name, task in tasks.items():
             if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.multiple_target:
                 raise InputError(f"task {name!r} is no choice between texts; run it by lm_eval with a HarnessModel")
@@ -186,7 +188,9 @@ def _answered(model: HarnessModel, choices: Sequence[str], sample: Mapping[str, 
     return Answered(pairs[0][0], tuple(choices), tuple(model.estimate(*pair) for pair in pairs), right)
 
 
-def _load(names: Sequence[str], data: Mapping[str, Path]) -> dict[str, Any]:
+def _load(
+    names: Sequence[str], data: Mapping[str, Path], on_missing: Callable[[DataError], None] | None = None
+) -> dict[str, Any]:
     """lm-eval's task objects with their documents, by name."""
     manager = lm_eval.tasks.TaskManager(include_path=[_TURBLIMP, _OURS], include_defaults=False)
     if not set(names) <= set(manager.all_tasks):  # lm-eval's whole catalogue takes half a minute to read
@@ -199,6 +203,7 @@ def _load(names: Sequence[str], data: Mapping[str, Path]) -> dict[str, Any]:
     if unused := set(data) - set(names):
         raise InputError(f"there is a file for {min(unused)}, which is not among the tasks to run")
     tasks: dict[str, Any] = {}
+    missing: list[DataError] = []
     for name in names:
         try:
             tasks |= manager.load([_with_file(name, data[name]) if name in data else name])["tasks"]
@@ -206,10 +211,16 @@ def _load(names: Sequence[str], data: Mapping[str, Path]) -> dict[str, Any]:
             raise
         except Exception as error:  # hub, network, formats and fields each have their own kinds
             line = " ".join(str(error).split())[:200]
-            raise DataError(
+            missing.append(DataError(
                 f"task {name!r}: its documents cannot be read ({type(error).__name__}: {line}); "
                 f"a file of your own is given with --data {name}=FILE"
-            ) from error
+            ))  # fmt: skip
+            if on_missing is None:
+                raise missing[0] from error
+    if not tasks:
+        raise missing[0]
+    for each in missing:
+        on_missing(each)  # type: ignore[misc]  # without it the first was raised
     return tasks
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffutron.errors import DataError
 from diffutron.text import lower_tr
+
+if TYPE_CHECKING:
+    from datasets.arrow_dataset import Dataset
 
 Document = Mapping[str, Any]
 
@@ -42,6 +45,12 @@ def _columns(document: Document) -> dict[str, list[str]]:
     return {name: [choice[name] for choice in choices] for name in ("text", "label")}
 
 
+def labelled(documents: Dataset) -> Dataset:
+    """Those that the annotators agreed on: MultiNLI marks the others with -1, or a hyphen, and nobody scores them."""
+    kept: Dataset = documents.filter(lambda document: document["label"] not in (-1, "-"))
+    return kept
+
+
 def mnli_label(document: Document) -> int:
     return _index(document["label"], NLI_LABELS)
 
@@ -51,11 +60,11 @@ def news_label(document: Document) -> int:
 
 
 def _index(label: int | str, names: tuple[str, ...]) -> int:
-    if isinstance(label, int):
+    if isinstance(label, int) and 0 <= label < len(names):
         return label
     if label not in names:
         raise DataError(f"a document has the label {label!r}; known are {', '.join(names)}")
-    return names.index(label)
+    return names.index(str(label))
 
 
 def sts_grade(document: Document) -> int:
