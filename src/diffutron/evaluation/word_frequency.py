@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -39,7 +40,7 @@ def perplexity_by_frequency(
     """The score of each band of words, from those that ``counts`` does not have to the most frequent.
 
     A hidden token belongs to the first run of letters in its word (``Ankara`` in ``Ankara'da``), and the two parts of
-    the word count alike. Numbers and punctuation make a band of their own.
+    the word count alike. Numbers and what stands around words, as punctuation, make a band of their own.
     """
     read = ask_for_texts(texts, codec, max_tokens=window_tokens(denoiser))
     bands = [_bands_of(each.ids, codec, counts) for each in read.questions]
@@ -60,11 +61,24 @@ def _bands_of(ids: NDArray[np.int64], codec: TextCodec, counts: Mapping[str, int
     """For each position, the number of its word's band."""
     starts = words(torch.from_numpy(ids)[None], codec)[0].numpy()
     bands = np.empty(len(ids), dtype=np.int64)
+    has_letter = _has_letter(codec)
     for start in np.unique(starts):
-        inside = starts == start
-        found = _LETTERS.search(lower_tr("".join(codec.piece_text(int(index)) for index in ids[inside])))
-        bands[inside] = _band(counts.get(found.group(), 0)) if found else len(BANDS)
+        inside = np.flatnonzero(starts == start)
+        found = _LETTERS.search(lower_tr(codec.decode(ids[inside].tolist())))
+        lettered = np.flatnonzero(has_letter[ids[inside]])
+        bands[inside] = len(BANDS)
+        if found and len(lettered):
+            first, last = lettered[0], lettered[-1]
+            while first > 0 and int(ids[inside[first - 1]]) in codec.blank_ids:  # a word mark of its own
+                first -= 1
+            bands[inside[first : last + 1]] = _band(counts.get(found.group(), 0))
     return bands
+
+
+@functools.lru_cache(maxsize=4)
+def _has_letter(codec: TextCodec) -> NDArray[np.bool_]:
+    """For each id; a part of a letter's bytes, which reads as a replacement character, is of a letter."""
+    return np.array([bool(_LETTERS.search(text)) or "\ufffd" in text for text in codec.piece_texts])
 
 
 def _band(count: int) -> int:

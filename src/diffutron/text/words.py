@@ -10,10 +10,10 @@ from diffutron.text.normalise import normalise
 
 # Those of Turkish, and those that are mistaken for them.
 APOSTROPHES = "'’"
-_ALIKE = APOSTROPHES + "‘´`ʼ′"
+ALIKE = APOSTROPHES + "‘´`ʼ′"
 # To a regular expression m² is a word as a whole, and so is ½: superscripts, fractions, Roman numerals.
 _LETTER = r"[^\W\d_²³¹¼½¾\u2070-\u2189]"
-_WORD = re.compile(rf"(?:\d+|(?P<letters>{_LETTER}+))(?:(?P<apostrophe>[{_ALIKE}]+)(?P<suffix>{_LETTER}+))?")
+_WORD = re.compile(rf"(?:\d+|(?P<letters>{_LETTER}+))(?:(?P<apostrophe>[{ALIKE}]+)(?P<suffix>{_LETTER}+))?")
 _SENTENCE_ENDS = re.compile(r"[.!?…\n]")
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from diffutron.errors import ModelError
 from diffutron.text import normalise, normalise_part
+from diffutron.text.words import ALIKE
 
 _WORD_MARKS = ("▁", "Ġ", " ")
 _WORD = "a"
@@ -156,6 +157,16 @@ class TextCodec:
         marks = str.maketrans(dict.fromkeys((*_WORD_MARKS, "Ċ", "ĉ", "č"), " "))
         vocabulary = self._encoder.get_vocab(with_added_tokens=True)
         return frozenset(index for piece, index in vocabulary.items() if not piece.translate(marks).strip())
+
+    @cached_property
+    def is_letters(self) -> NDArray[np.bool_]:
+        """For each id, whether its piece is letters and nothing else."""
+        return np.array([text.strip().isalpha() for text in self.piece_texts])
+
+    @cached_property
+    def apostrophe_ids(self) -> frozenset[int]:
+        """Ids of the pieces that are an apostrophe, or what is mistaken for one."""
+        return frozenset(index for index, text in enumerate(self.piece_texts) if text.strip() in tuple(ALIKE))
 
     def piece_text(self, index: int) -> str:
         """How one piece reads, without the space it may carry."""

@@ -15,7 +15,11 @@ from diffutron.tokens.codec import TextCodec
 
 
 def words(x0: Int[Tensor, "B L"], codec: TextCodec) -> Int[Tensor, "B L"]:
-    """For each position, where its word begins; special tokens and newlines are words of their own."""
+    """For each position, where its word begins; special tokens and newlines are words of their own.
+
+    A suffix belongs to the word before its apostrophe. Punctuation belongs to the word that it is written to, but in
+    WordPiece, which does not say that it is.
+    """
     return _first_of_unit(_word_starts(x0, codec))
 
 
@@ -30,14 +34,20 @@ def morphemes(x0: Int[Tensor, "B L"], codec: TextCodec) -> Int[Tensor, "B L"]:
         for start, end in itertools.pairwise(borders):
             if end - start < 2:
                 continue
-            pieces = [codec.piece_text(index) for index in x0[row, start:end].tolist()]
-            stem, reached = stem_length("".join(pieces)), 0
-            for place, piece in enumerate(pieces):
-                if place and reached >= stem:
+            ids = x0[row, start:end].tolist()
+            # As a whole: a piece may hold a part of a letter's bytes, which reads as a replacement character.
+            stem = stem_length(_written(ids, codec))
+            for place in range(1, len(ids)):
+                before = _written(ids[:place], codec)
+                if len(before) >= stem and not before.endswith("\ufffd"):
                     starts[row, start + place] = True
                     break
-                reached += len(piece)
     return _first_of_unit(starts)
+
+
+def _written(ids: list[int], codec: TextCodec) -> str:
+    """A word without the spaces that WordPiece reads as around an apostrophe."""
+    return codec.decode(ids).replace(" ", "")
 
 
 UNITS: dict[str, Callable[[Tensor, TextCodec], Tensor]] = {"word": words, "morpheme": morphemes}
@@ -48,6 +58,13 @@ def _word_starts(x0: Int[Tensor, "B L"], codec: TextCodec) -> Tensor:
     # A lone word mark is its word's first piece; a newline is nobody's.
     is_blank = torch.isin(x0, torch.tensor(sorted(codec.blank_ids))) & ~starts
     is_alone = is_blank | torch.isin(x0, torch.tensor(sorted(codec.special_ids)))
+    if codec.is_wordpiece:  # it cuts Ankara'da in three, and no piece says that they are written together
+        is_letters = torch.from_numpy(codec.is_letters)[x0]
+        is_joint = torch.isin(x0, torch.tensor(sorted(codec.apostrophe_ids), dtype=x0.dtype))
+        is_joint[:, 1:-1] &= is_letters[:, :-2] & is_letters[:, 2:]
+        is_joint[:, [0, -1]] = False
+        starts = starts & ~is_joint
+        starts[:, 1:] &= ~is_joint[:, :-1]
     starts = starts | is_alone
     starts[:, 1:] |= is_alone[:, :-1]
     starts[:, 0] = True
