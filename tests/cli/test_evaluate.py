@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffutron.cli.console import as_json
+from diffutron.cli.console import ProgressLine, as_json
 from diffutron.cli.evaluation_report import body_of, names_of
 from diffutron.cli.main import main
 from diffutron.errors import InputError
@@ -104,10 +104,34 @@ def test_models_stand_side_by_side_with_differences_from_the_first(run):
     assert modern["bits_difference"]["value"] == pytest.approx(bits[2] - bits[0])
     assert other["nll_difference"]["value"] == pytest.approx(other["perplexity"]["nll"] - one["perplexity"]["nll"])
     assert one["num_parameters"] == other["num_parameters"] != modern["num_parameters"]
-    assert one["tokens_per_second"] > 0
+    assert one["characters_per_second"] > 0
+    assert one["weight_bytes"] == 4 * one["num_parameters"]
+    assert [each["num_lossy"] for each in (one, other, modern)] == [0, 0, 0]
     told = run("eval", "compare", "one", "other", "--data", "texts.jsonl")
     assert told.count("bits a character") == 2
     assert "from one" in told
+
+
+def test_what_a_tokenizer_loses_is_told_beside_the_bound_that_gains_by_it(run, place):
+    layout = json.loads((place / "other" / "tokenizer.json").read_text(encoding="utf-8"))
+    layout["normalizer"] = {"type": "Lowercase"}
+    (place / "other" / "tokenizer.json").write_text(json.dumps(layout), encoding="utf-8")
+    one, other = json.loads(run("eval", "compare", "one", "other", "--data", "texts.jsonl", "--json"))["models"]
+    assert (one["num_lossy"], other["num_lossy"]) == (0, other["bound"]["num_texts"])
+    told = run("eval", "compare", "one", "other", "--data", "texts.jsonl")
+    assert told.count("the tokenizer loses something (case, accents, unknown characters)") == 1
+
+
+def test_the_time_that_is_left_is_told_by_the_pace_since_the_first_step(monkeypatch, capsys):
+    now = iter((100.0, 110.0, 120.0, 130.0))
+    monkeypatch.setattr("diffutron.cli.console.time.monotonic", lambda: next(now))
+    line = ProgressLine(every_seconds=0)
+    monkeypatch.setattr(line, "show", lambda text, last=False: print(text))
+    show = line.counter("reading", "rows")
+    for done in (2, 4, 8, 10):
+        show(done, 10)
+    etas = [each.rpartition("eta ")[2] for each in capsys.readouterr().out.splitlines()]
+    assert etas == ["unknown", "30s", "7s", "0s"]
 
 
 def test_masked_scores_of_two_tokenizers_are_not_compared(run, place, monkeypatch):

@@ -64,10 +64,15 @@ def _told(row: Measured, first: Measured) -> str:
     spread = interval(bound.bits_per_character, bound.low, bound.high, ".4f")
     lines = [
         row.model,
-        f"  {row.num_parameters:,} parameters, {row.num_pieces:,} pieces | {row.tokens_per_second:.0f} tokens/s, "
-        f"{count(row.peak_bytes)}B beside the weights",
+        f"  {row.num_parameters:,} parameters, {row.num_pieces:,} pieces | {count(row.characters_per_second)} "
+        f"characters/s | {count(row.weight_bytes)}B of weights, {count(row.peak_bytes)}B beside them",
         f"  at most {bound.bits_per_character:.4f} bits a character  ({spread})",
     ]
+    if row.num_lossy:
+        lines.append(
+            f"    of {row.num_lossy} of {bound.num_texts} texts the tokenizer loses something (case, accents, unknown "
+            "characters), which costs nothing here: too low"
+        )
     if row.bits_difference:
         each = row.bits_difference
         lines.append(

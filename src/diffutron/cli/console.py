@@ -125,10 +125,17 @@ class ProgressLine:
 
     def counter(self, name: str, unit: str) -> Callable[[int, int], None]:
         """A function of (done, total) that shows ``name | done/total unit | eta``."""
-        start = time.monotonic()
+        start: float | None = None
+        first = 0
 
         def show(done: int, total: int) -> None:
-            eta = duration((time.monotonic() - start) / done * (total - done)) if done else "unknown"
+            nonlocal start, first
+            now = time.monotonic()
+            if start is None:  # what is loaded before the first call is no part of the pace
+                start, first = now, done
+            eta = (
+                "unknown" if done == first < total else duration((now - start) / max(done - first, 1) * (total - done))
+            )
             self.show(f"{name} | {done}/{total} {unit} | eta {eta}", last=done == total and self.live)
 
         return show

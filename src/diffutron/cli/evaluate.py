@@ -25,8 +25,9 @@ from diffutron.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from diffutron.api import DiffusionLM
     from diffutron.evaluation import LikelihoodBound
-    from diffutron.evaluation.perplexity import GroupScore
+    from diffutron.evaluation.perplexity import GroupScore, MaskedPerplexity
 
 app = typer.Typer(help="Measure a model.", no_args_is_help=True)
 
@@ -101,10 +102,14 @@ def ppl(
     other = load(against) if against else None
     found = []
     for rate in rates:
-        show = ProgressLine().counter(f"eval ppl {rate:.0%}", "windows")
-        kind: Any = {"mask_rate": rate, "unit": unit, "replace": replace, "seed": seed, "on_progress": show}
-        result = lm.perplexity(texts, **kind)
-        difference = compare_scores(other.perplexity(texts, **kind), result) if other else None
+        kind: Any = {"mask_rate": rate, "unit": unit, "replace": replace, "seed": seed}
+
+        def score(model: DiffusionLM, kind: Any = kind) -> MaskedPerplexity:
+            show = ProgressLine().counter(f"eval ppl {kind['mask_rate']:.0%} | {model.name}", "windows")
+            return model.perplexity(texts, **kind, on_progress=show)
+
+        result = score(lm)
+        difference = compare_scores(score(other), result) if other else None
         found.append((result, difference))
     result, _ = found[0]
     parts: dict[str, list[GroupScore]] = {}
@@ -114,8 +119,9 @@ def ppl(
         hiding = AtRate(rates[0], unit, replace)  # type: ignore[arg-type]  # checked above
         counts = count_words(read_texts(frequency, text_field=text_field))
         parts["by frequency of the word"] = perplexity_by_frequency(
-            lm.denoiser, lm.codec, texts, counts, hiding=hiding, seed=seed
-        )
+            lm.denoiser, lm.codec, texts, counts, hiding=hiding, seed=seed,
+            on_progress=ProgressLine().counter("eval ppl by frequency", "windows"),
+        )  # fmt: skip
 
     if json:
         rows = [
