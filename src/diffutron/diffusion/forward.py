@@ -51,18 +51,9 @@ def example_noise(seed: int, keys: Sequence[tuple[int, ...]], lengths: int | Seq
 
 
 def mask_tokens(
-    x0: Int[Tensor, "B L"],
-    mask_rate: Float[
-        Tensor,
-        (
-            B  # L
-        ),
-    ],
-    *,
-    can_mask: Bool[Tensor, "B L"],
-    noise: Float[Tensor, "B L"],
-    mask_token_id: int,
-) -> MaskedBatch:
+    x0: Int[Tensor, "B L"], mask_rate: Float[Tensor, " B #L"], *, can_mask: Bool[Tensor, "B L"],
+    noise: Float[Tensor, "B L"], mask_token_id: int,
+) -> MaskedBatch:  # fmt: skip
     """Hide each maskable token with its position's probability, independently.
 
     Args:

@@ -27,13 +27,11 @@ class NLL:
         total: weighted sum over the hidden tokens; the only part with a gradient.
         token_nll: of each hidden token, without weight, in row-major order.
         is_top1: whether the clean token had the highest logit.
-        num_maskable: tokens that could have been hidden.
     """
 
     total: Float[Tensor, ""]
     token_nll: Float[Tensor, " N"]
     is_top1: Bool[Tensor, " N"]
-    num_maskable: int
 
     @property
     def num_masked(self) -> int:
@@ -41,19 +39,9 @@ class NLL:
 
 
 def masked_nll(
-    features: Float[Tensor, "N D"],
-    decoder: nn.Linear,
-    batch: MaskedBatch,
-    *,
-    weight: Float[
-        Tensor,
-        (
-            B  # L
-        ),
-    ]
-    | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> NLL:
+    features: Float[Tensor, "N D"], decoder: nn.Linear, batch: MaskedBatch, *,
+    weight: Float[Tensor, " B #L"] | None = None, chunk_bytes: int = CHUNK_BYTES,
+) -> NLL:  # fmt: skip
     """Cross-entropy at the N hidden positions of ``batch``, in row-major order, times their weight.
 
     Hidden positions alone carry loss: where a token is visible, the denoiser of masked diffusion copies it. Logits
@@ -74,7 +62,7 @@ def masked_nll(
     total, token_nll, is_top1 = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         features, decoder.weight, decoder.bias, targets, weights, chunk_bytes
     )
-    return NLL(total, token_nll, is_top1, num_maskable=int(batch.can_mask.sum()))
+    return NLL(total, token_nll, is_top1)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -82,50 +70,51 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, weights: Tensor, budget: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, loss_weight: Tensor,
+        chunk_bytes: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         grads = [
             torch.zeros_like(tensor) if tensor is not None and tensor.requires_grad else None
             for tensor in (features, weight, bias)
         ]
         device = features.device.type
         # Under autocast the products run in its precision, the softmax never does.
-        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-        wide = features.dtype if features.dtype.itemsize >= 4 else torch.float32
-        most = max(1, budget // (weight.shape[0] * wide.itemsize))
+        compute_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+        softmax_dtype = features.dtype if features.dtype.itemsize >= 4 else torch.float32
+        most = max(1, chunk_bytes // (weight.shape[0] * softmax_dtype.itemsize))
         rows = math.ceil(len(features) / math.ceil(len(features) / most)) if len(features) else 1  # chunks of one size
-        token_nll = torch.empty(len(features), dtype=wide, device=features.device)
+        token_nll = torch.empty(len(features), dtype=softmax_dtype, device=features.device)
         is_top1 = torch.empty(len(features), dtype=torch.bool, device=features.device)
         with torch.autocast(device, enabled=False):
-            matrix = weight.to(narrow)
+            matrix = weight.to(compute_dtype)
             for start in range(0, len(features), rows):
                 part = slice(start, start + rows)
-                hidden = features[part].to(narrow)
-                logits = (hidden @ matrix.T).to(wide)
+                hidden = features[part].to(compute_dtype)
+                logits = (hidden @ matrix.T).to(softmax_dtype)
                 if bias is not None:
                     logits += bias
-                right = logits.gather(1, targets[part, None]).squeeze(1)
+                target_logit = logits.gather(1, targets[part, None]).squeeze(1)
                 highest = logits.amax(dim=1)
-                is_top1[part] = right >= highest
+                is_top1[part] = target_logit >= highest
                 probs = logits.sub_(highest[:, None]).exp_()
                 total = probs.sum(dim=1)
-                token_nll[part] = total.log() + highest - right
+                token_nll[part] = total.log() + highest - target_logit
                 if all(each is None for each in grads):
                     continue
                 # d nll / d logits = weight * (softmax - one-hot)
-                scale = weights[part].to(wide)
+                scale = loss_weight[part].to(softmax_dtype)
                 grad = probs.mul_((scale / total)[:, None])
                 grad[torch.arange(len(grad), device=grad.device), targets[part]] -= scale
-                grad_narrow = grad.to(narrow)
+                narrow_grad = grad.to(compute_dtype)
                 if grads[0] is not None:
-                    grads[0][part] = (grad_narrow @ matrix).to(features.dtype)
+                    grads[0][part] = (narrow_grad @ matrix).to(features.dtype)
                 if grads[1] is not None:
-                    grads[1] += (grad_narrow.T @ hidden).to(weight.dtype)
+                    grads[1] += (narrow_grad.T @ hidden).to(weight.dtype)
                 if grads[2] is not None:
                     grads[2] += grad.sum(dim=0)
         ctx.grads = grads
         ctx.mark_non_differentiable(token_nll, is_top1)
-        return (token_nll * weights.to(wide)).sum(), token_nll, is_top1
+        return (token_nll * loss_weight.to(softmax_dtype)).sum(), token_nll, is_top1
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

@@ -130,7 +130,6 @@ class CountBased:
 
     def plan(self, u: Tensor, *, num_maskable: Tensor, progress: float) -> MaskPlan:
         count = (u * num_maskable).long().clamp(max=num_maskable - 1) + 1
-        count = torch.where(num_maskable > 0, count, torch.zeros_like(count))
         rate = count / num_maskable.clamp(min=1)
         return MaskPlan(rate, 1.0 / rate.clamp(min=1e-12), count)
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-class Schedule(Protocol):
-    """``alpha`` must fall from 1 to 0; ``alpha_prime`` is its derivative, so it is never positive."""
+class Schedule(ABC):
+    """``alpha`` falls from 1 to 0; ``alpha_prime`` is its derivative, so it is never positive."""
 
-    def alpha(self, t: Tensor) -> Tensor: ...
+    @abstractmethod
+    def alpha(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
+        """The share of tokens that is visible at time t."""
 
-    def alpha_prime(self, t: Tensor) -> Tensor: ...
+    @abstractmethod
+    def alpha_prime(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
+        """How fast that share falls."""
 
-    def weight(self, t: Tensor) -> Tensor: ...
-
-
-class _Weighted:
-    def alpha(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def alpha_prime(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def weight(self, t: Tensor) -> Tensor:
+    def weight(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
         """What a masked token's cross-entropy counts at time t in the bound: ``-alpha'(t) / (1 - alpha(t))``.
 
         Infinite at t = 0, where nothing is masked; draw t from (0, 1].
@@ -34,21 +29,25 @@ class _Weighted:
         return -self.alpha_prime(t) / (1.0 - self.alpha(t))
 
 
-class Linear(_Weighted):
+class Linear(Schedule):
     """``alpha(t) = 1 - t``: the mask rate is t itself and the weight 1/t."""
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
         return 1.0 - t
 
-    def alpha_prime(self, t: Tensor) -> Tensor:
+    def alpha_prime(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
         return -torch.ones_like(t)
 
 
-class Cosine(_Weighted):
-    """``alpha(t) = 1 - cos(pi/2 (1 - t))``: more time is spent at low mask rates."""
+class Cosine(Schedule):
+    """``alpha(t) = 1 - cos(pi/2 (1 - t))``: the mask rate is above t everywhere, so more time is spent at high ones.
 
-    def alpha(self, t: Tensor) -> Tensor:
+    Source:
+        Chang et al. 2022, MaskGIT's schedule (arXiv:2202.04200).
+    """
+
+    def alpha(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
         return 1.0 - torch.cos(math.pi / 2 * (1.0 - t))
 
-    def alpha_prime(self, t: Tensor) -> Tensor:
+    def alpha_prime(self, t: Float[Tensor, " E"]) -> Float[Tensor, " E"]:
         return -math.pi / 2 * torch.sin(math.pi / 2 * (1.0 - t))

@@ -60,18 +60,14 @@ def log_likelihoods(
     }  # fmt: skip
     nats: list[list[float]] = [[] for _ in questions]
     for answer in ask(
-        denoiser,
-        codec,
-        questions,
-        ways[estimator],
-        seed=seed,
-        micro_batch_tokens=micro_batch_tokens,
+        denoiser, codec, questions, ways[estimator], seed=seed, micro_batch_tokens=micro_batch_tokens,
         on_progress=on_progress,
-    ):
+    ):  # fmt: skip
         nats[answer.question].append(answer.nats)
     return [
         LogLikelihood(
-            value=0.0 - float(np.sum(found)), num_tokens=question.num_asked, num_looks=len(found),
+            value=0.0 - float(np.sum(found)),  # of nothing it is 0, not -0
+            num_tokens=question.num_asked, num_looks=len(found),
             standard_error=draws.standard_error(np.asarray(found))
             if estimator == "bound" and not _BoundOf(draws).is_exact(question) else 0.0,
         )

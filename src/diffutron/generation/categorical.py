@@ -87,9 +87,8 @@ def draw_from_best(
         outside |= before >= top_p * (probs.sum(dim=-1, keepdim=True) if top_k is not None else 1.0)
     if min_p is not None:
         outside |= probs < min_p * probs[:, :1]
-    outside[:, 0] = (
-        False  # a top_p near the least float times a sum below 1 is 0, which even the best would not be below
-    )
+    # A top_p near the least float times a sum below 1 is 0, which even the best would not be below.
+    outside[:, 0] = False
     # In the order of ids: between nearly equal tokens the order of probabilities hangs on the last bit.
     ids, order = best.indices.sort(dim=-1)
     kept = probs.masked_fill(outside, 0.0).gather(-1, order)

@@ -192,8 +192,8 @@ class DenoisingLoss(nn.Module):
         super().__init__()
         self.denoiser, self.precision = denoiser, precision
 
-    def forward(self, batch: Batch, masked: MaskedBatch, weight: Tensor) -> tuple[Tensor, Tensor, int]:
-        """The weighted sum, each hidden token's nats, and how many could have been hidden."""
+    def forward(self, batch: Batch, masked: MaskedBatch, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum, and each hidden token's nats."""
         attention_mask = batch.attention_mask
         if attention_mask is not None:
             attention_mask = attention_mask.to(masked.xt.device)
@@ -202,7 +202,7 @@ class DenoisingLoss(nn.Module):
                 masked.xt, where=masked.is_masked, attention_mask=attention_mask, segments=batch.segments
             )
             nll = masked_nll(features, self.denoiser.decoder, masked, weight=weight)
-        return nll.total, nll.token_nll, nll.num_maskable
+        return nll.total, nll.token_nll
 
 
 class Engine:
@@ -278,7 +278,7 @@ class Engine:
         for number, (batch, masked, plan) in enumerate(prepared, start=1):
             weight = batch.spread(plan.weight)
             with self.workers.gradients(last=number == len(prepared)):
-                loss, token_nll, _ = self.module(batch, masked.to(self.device), weight.to(self.device))
+                loss, token_nll = self.module(batch, masked.to(self.device), weight.to(self.device))
                 # Workers average their gradients, and this is a sum.
                 (loss * (self.workers.size / denominator)).backward()
             total += float(loss.detach())
