@@ -41,7 +41,7 @@ from diffutron.generation import (
 from diffutron.generation import fill as fill_masks
 from diffutron.generation.chat import CHAT_SAMPLER, MAX_NEW_TOKENS, Chat, Reply, turns_of_messages
 from diffutron.generation.generate import shortlist_of
-from diffutron.generation.infill import MAX_GAP
+from diffutron.generation.infill import INFILL_SAMPLER, MAX_GAP
 from diffutron.generation.restore import Lexicon, Restored, Restorer
 from diffutron.generation.well_formed import word_judge
 from diffutron.model import Loaded, load_model
@@ -51,7 +51,7 @@ from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.instructions import ChatSettings
 
 
-def load(name: str = "mini", *, adapters: Sequence[Path | str] = (), device: str = "auto") -> DiffusionLM:
+def load(name: str | Path = "mini", *, adapters: Sequence[Path | str] = (), device: str = "auto") -> DiffusionLM:
     """Load a model.
 
     Args:
@@ -62,7 +62,7 @@ def load(name: str = "mini", *, adapters: Sequence[Path | str] = (), device: str
     Raises:
         ModelError: no such model, or one that cannot denoise; an adapter that does not fit it.
     """
-    return DiffusionLM(load_model(name, adapters=adapters, device=device))
+    return DiffusionLM(load_model(str(name), adapters=adapters, device=device))
 
 
 class DiffusionLM:
@@ -77,8 +77,8 @@ class DiffusionLM:
         self._lexicons: dict[Path, Lexicon] = {}
         self._generators: dict[tuple[bool, Path | None], Generator] = {}
 
-    def _generator(self, *, fast: bool = False, shortlist: Path | None = None) -> Generator:
-        key = (fast, shortlist)
+    def _generator(self, *, fast: bool = False, shortlist: str | Path | None = None) -> Generator:
+        key = (fast, Path(shortlist) if shortlist is not None else None)
         if key not in self._generators:
             ids = None if shortlist is None else shortlist_of(read_texts(shortlist), self.codec)
             self._generators[key] = Generator.of(
@@ -93,7 +93,7 @@ class DiffusionLM:
 
         Args:
             targets: rank these words for the text's one mask.
-            max_pieces: fill the text's one mask with whole words of up to so many pieces.
+            max_pieces: fill the text's one mask with whole words of at most ``max_pieces`` pieces.
 
         Raises:
             InputError: the text has no mask, or is longer than the context.
@@ -103,7 +103,8 @@ class DiffusionLM:
     def generate(
         self, prompt: str | Sequence[str] = "", *, max_new_tokens: int = 64, num_samples: int = 1, seed: int = 0,
         bias: Mapping[str, float] | None = None, constraints: Sequence[Constraint] = (), fast: bool = False,
-        shortlist: Path | None = None, on_step: Callable[[DenoisingStep], None] = lambda step: None, **sampler: Any,
+        shortlist: str | Path | None = None, on_step: Callable[[DenoisingStep], None] = lambda step: None,
+        **sampler: Any,
     ) -> list[Completion]:  # fmt: skip
         """Continue each prompt, or write from nothing.
 
@@ -165,7 +166,7 @@ class DiffusionLM:
             InputError: no gap, too many tokens, or constraints that cannot be kept.
             RecipeError: an unknown sampler setting.
         """
-        settings = check(sampler, SamplerSettings, place="infill")
+        settings = check({**INFILL_SAMPLER, **sampler}, SamplerSettings, place="infill")
         generator = self._generator(fast=fast)
         infiller = Infiller(generator, text, constraints or {}, seed, max_gap)
         return infiller.fill(settings, num_samples=num_samples, on_step=on_step)
@@ -177,7 +178,7 @@ class DiffusionLM:
         """Draw the weakest words of a draft again; a change that makes the text less likely is not made.
 
         Args:
-            share: of the words, the weakest so many.
+            share: which fraction of the words is drawn again, the least likely first.
 
         Raises:
             InputError: an empty draft, or one that is longer than the context.
@@ -189,7 +190,7 @@ class DiffusionLM:
 
     def restore(
         self, text: str, *, faults: Collection[str] = ("letters",), confidence: float = 0.9,
-        dictionary: Path | None = None, lexicon: Path | None = None, fast: bool = False,
+        dictionary: str | Path | None = None, lexicon: str | Path | None = None, fast: bool = False,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Restored:  # fmt: skip
         """Mend a text that was typed without Turkish letters, in haste (``typing``), or read by a scanner (``ocr``).
@@ -206,7 +207,8 @@ class DiffusionLM:
         generator = self._generator(fast=fast)
         restorer = Restorer(
             generator, frozenset(faults), confidence,
-            None if dictionary is None else word_judge(dictionary), None if lexicon is None else self._lexicon(lexicon),
+            None if dictionary is None else word_judge(Path(dictionary)),
+            None if lexicon is None else self._lexicon(Path(lexicon)),
         )  # fmt: skip
         return restorer.restore(text, on_progress)
 

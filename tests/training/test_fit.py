@@ -14,13 +14,14 @@ import torch
 from diffutron.errors import CheckpointError
 from diffutron.model import LoraSettings, add_lora
 from diffutron.recipe import check
-from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
+from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser, tiny_folder
 from diffutron.tokens.rows import encode_rows
 from diffutron.training.average import WeightAverage
 from diffutron.training.fit import Engine, Hooks, fit
 from diffutron.training.learning_rate import LearningRateSettings, learning_rate_factor
 from diffutron.training.optimizer import OptimizerSet, OptimizerSettings, orthogonalise
 from diffutron.training.recipe import TrainRecipe
+from diffutron.training.run import execute, prepare_run
 from diffutron.training.state import CheckpointStore, Cursor, Trained
 
 CODEC = tiny_codec()
@@ -341,3 +342,23 @@ def test_compiled_layers_change_speed_and_nothing_else(family):
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-10)
     for name, gradient in found[0][1].items():
         assert torch.allclose(gradient, found[1][1][name], atol=1e-9), name
+
+
+def test_memory_that_is_not_enough_for_one_text_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "texts.txt").write_text("\n\n".join(TINY_TEXTS), encoding="utf-8")
+    source = {"path": str(tmp_path / "texts.txt"), "license": "MIT", "cleaning": "none", "filters": "none"}
+    tiny_folder(tmp_path / "tiny")
+    run = prepare_run(
+        recipe(
+            model=str(tmp_path / "tiny"),
+            data={"build": {"sources": [source], "decontaminate": "none"}, "max_tokens": 48},
+        ),
+        tmp_path / "run",
+    )
+
+    def features(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(run.loaded.denoiser, "features", features)
+    with pytest.raises(CheckpointError, match="out of memory, even with one text at a time"):
+        execute(run)

@@ -82,12 +82,13 @@ def train(
     except KeyboardInterrupt:
         if dry_run:
             raise DiffutronError("interrupted; the dry run has left nothing behind") from None
+        kept = "the same command begins again"  # where it was before the first step
+        if any((folder / "checkpoints").glob("step-*")):
+            kept = f"a checkpoint is kept in {folder / 'checkpoints'}, the same command goes on"
         if alarm.rang:
-            note(f"{duration(alarm.seconds)} are over; a checkpoint is kept in {folder / 'checkpoints'}")
+            note(f"{duration(alarm.seconds)} are over; {kept}")
             return
-        raise DiffutronError(
-            f"interrupted; a checkpoint is kept in {folder / 'checkpoints'}, the same command goes on"
-        ) from None
+        raise DiffutronError(f"interrupted; {kept}") from None
     finally:
         alarm.cancel()
         workers.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,10 @@ _ASKED = -(2**40)
 """where the rows of such questions begin, downwards: no row that is being filled bears such a number"""
 USUAL_GAP = 3
 """what stands for a gap whose length is still open while another is chosen"""
+
+
+INFILL_SAMPLER: dict[str, Any] = {"temperature": 0.0}
+"""where the sampler's own defaults do not serve a gap: it is to hold what belongs there, not what might"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Infiller:
         Raises:
             InputError: the text has no gap or is too long, no gap may be, or a constraint cannot be kept.
         """
+        if num_samples < 1:
+            raise InputError(f"the number of samples must be at least 1, not {num_samples}")
         if self.max_gap < 1:
             raise InputError(f"the longest gap must be at least 1, not {self.max_gap}")
         lengths = self.lengths()

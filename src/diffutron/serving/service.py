@@ -31,6 +31,7 @@ from diffutron.generation import (
 from diffutron.generation import fill as fill_masks
 from diffutron.generation.chat import CHAT_SAMPLER, Chat, turns_of_messages
 from diffutron.generation.generate import Request
+from diffutron.generation.infill import INFILL_SAMPLER
 from diffutron.generation.template import Template
 from diffutron.model import Loaded, load_model
 from diffutron.recipe import check
@@ -144,7 +145,7 @@ class Service:
         self, text: str, n: int, max_gap: int, choices: dict[int, list[str]], seed: int, given: dict[str, Any]
     ) -> Writing:
         """A text with gaps; how long the open ones are is found out first, which asks the model."""
-        settings = check(given, SamplerSettings, place="the request")
+        settings = check({**INFILL_SAMPLER, **given}, SamplerSettings, place="the request")
         kept = {gap: (Choice(tuple(words)),) for gap, words in choices.items()}
         infiller = Infiller(self.generator, text, kept, seed, max_gap)
         await self.prepare(infiller.build)
@@ -266,11 +267,17 @@ class Service:
         return words
 
     def embed(self, texts: Sequence[str], pause: Pause) -> tuple[list[list[float]], int]:
-        """The mean of the last layer over each text's pieces, and how many tokens were read."""
+        """The mean of the last layer over each text's pieces, and how many tokens were read.
+
+        Raises:
+            InputError: a text is longer than the context.
+        """
         denoiser, codec, tokens = self.generator.denoiser, self.codec, 0
         found, device = list[list[float]](), next(denoiser.parameters()).device
         for text in texts:
-            ids = [codec.start_id, *codec.encode(text)[: self.context - 2], codec.end_id]
+            ids = [codec.start_id, *codec.encode(text), codec.end_id]
+            if len(ids) > self.context:
+                raise InputError(f"a text has {len(ids)} tokens, more than the model's {self.context}; cut it")
             # Not around pause(): the texts beside would keep tensors that cannot be written to after this work.
             with torch.inference_mode():
                 found.append(denoiser.hidden_states(torch.tensor([ids], device=device))[0].mean(dim=0).tolist())

@@ -240,7 +240,7 @@ class Engine:
                 return sums, limit
             except RuntimeError as error:
                 size = limit or self.recipe.micro_batch_tokens
-                if not _is_out_of_memory(error) or self.workers.size > 1 or size <= int(self.rows.lengths.max()):
+                if not is_out_of_memory(error) or self.workers.size > 1 or size <= int(self.rows.lengths.max()):
                     raise
                 limit = size // 2
                 log.warning("out of memory with micro-batches of %d tokens; going on with %d, the step stays %d",
@@ -321,7 +321,8 @@ def _add_by_rate(sums: NDArray[np.float64], rates: Tensor, token_nll: Tensor) ->
     np.add.at(sums[1], tenth, 1.0)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """On a CPU torch has no error of its own for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

@@ -27,7 +27,7 @@ from diffutron.tokens.rows import Rows
 from diffutron.tokens.shards import open_shards
 from diffutron.training.corpus_rows import CorpusRows
 from diffutron.training.estimate import check_length
-from diffutron.training.fit import BadStep, Hooks, StepRecord, fit
+from diffutron.training.fit import BadStep, Hooks, StepRecord, fit, is_out_of_memory
 from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.state import CheckpointStore, Cursor, Resume
@@ -180,7 +180,9 @@ def execute(
     try:
         fit(run.loaded.denoiser, run.rows, run.codec, run.recipe, run.checkpoints,
             hooks=Hooks(note, dump, measure), workers=workers)  # fmt: skip
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise CheckpointError(
             f"out of memory, even with one text at a time; lower data.max_tokens ({run.recipe.data.max_tokens}) or "
             "set activation_checkpointing=true"
