@@ -279,8 +279,12 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path):
-    fit(tiny_denoiser(), ROWS, CODEC, recipe(), store(tmp_path, keep=2))
-    assert len(list(tmp_path.iterdir())) == 2
+    short = recipe(train_tokens=1900, checkpoint_every_tokens=300)
+    cursor = fit(tiny_denoiser(), ROWS, CODEC, short, store(tmp_path / "two", keep=2))
+    assert fit(tiny_denoiser(), ROWS, CODEC, short, store(tmp_path / "all", keep=100)) == cursor
+    names, every = (sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("two", "all"))
+    assert names == every[-2:]
+    assert names[-1] == f"step-{cursor.step:07d}"
 
 
 def test_loss_that_is_not_finite_three_times_stops_and_keeps_the_last_checkpoint(tmp_path):
@@ -295,6 +299,35 @@ def test_loss_that_is_not_finite_three_times_stops_and_keeps_the_last_checkpoint
     assert all(math.isnan(each.loss) and each.examples for each in bad)
     del before["model.cls.predictions.bias"]
     assert same(before, weights(denoiser))
+
+
+def bad_at(*steps):
+    """A denoiser whose features are no numbers at some steps, and the list that tells which step comes next."""
+    denoiser = tiny_denoiser()
+    features, step = denoiser.features, [1]
+
+    def broken(*arguments, **options):
+        return features(*arguments, **options) * (math.nan if step[0] in steps else 1.0)
+
+    denoiser.features = broken
+    return denoiser, Hooks(on_step=lambda record: step.__setitem__(0, record.step + 1))
+
+
+def test_a_bad_step_is_skipped_and_two_in_a_row_are_forgotten_after_a_good_one(tmp_path):
+    denoiser, hooks = bad_at(2, 3, 5, 6)
+    cursor = fit(denoiser, ROWS, CODEC, recipe(train_tokens=1600), store(tmp_path), hooks=hooks)
+    assert cursor.step > 6
+    assert all(param.isfinite().all() for param in denoiser.parameters())
+
+
+def test_three_bad_steps_leave_the_checkpoint_before_them(tmp_path):
+    denoiser, hooks = bad_at(5, 6, 7)
+    with pytest.raises(CheckpointError, match="not finite 3 times in a row"):
+        fit(denoiser, ROWS, CODEC, recipe(checkpoint_every_tokens=300), store(tmp_path), hooks=hooks)
+    fresh = tiny_denoiser(seed=9)
+    cursor = store(tmp_path).resume(Trained(fresh, OptimizerSet(OptimizerSettings(), fresh)))
+    assert 0 < cursor.step < 7
+    assert all(param.isfinite().all() for param in fresh.parameters())
 
 
 def test_records_count_tokens_progress_and_rate(tmp_path):
