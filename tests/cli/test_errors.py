@@ -452,3 +452,43 @@ def test_a_full_disk_is_one_line_too(error_of, monkeypatch):
 
     monkeypatch.setattr("diffutron.recipe.load_recipe", refuse)
     assert error_of("data", "build", "r.yaml") == "somewhere: No space left on device"
+
+
+def test_an_argument_in_another_encoding_is_one_line(error_of):
+    message = error_of("fill", "\udce7ocuk [MASK]")
+    assert message.startswith("character 1 of the text is a lone surrogate ('\\udce7')")
+
+
+@pytest.mark.parametrize(("targets", "says"), [
+    ("çok erken", "a target is one word, not 'çok erken'; infill fills gaps of several"),
+    (",", "there is no target; give the words to rank"),
+])  # fmt: skip
+def test_fill_with_targets_that_are_none(error_of, targets, says):
+    assert error_of("fill", "Sabah [MASK] kalktım.", "--targets", targets) == says
+
+
+@pytest.mark.parametrize("command", ["restore", "render"])
+def test_a_folder_as_the_file_to_write_is_told_before_any_work_and_nothing_is_left(error_of, tmp_path, command):
+    (tmp_path / "in.txt").write_text("cok guzel", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    assert error_of(command, "in.txt", "--out", "out") == "out is a folder; give the file to write"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out"]
+
+
+def test_texts_that_are_not_there_are_told_with_their_file_and_field(error_of, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": " ", "body": "Bir metin."}\n', encoding="utf-8")
+    says = "a.jsonl: every text is empty; --text-field names another field"
+    for command in (("ppl",), ("compare", "mini", "mini-base"), ("report", "mini")):
+        assert error_of("eval", *command, "--data", "a.jsonl").endswith(says)
+    message = error_of("eval", "ppl", "--data", "a.jsonl", "--text-field", "body", "--by", "yok")
+    assert message == "--by yok: no record of a.jsonl has that field"
+
+
+def test_a_second_model_that_is_not_there_is_told_before_the_first_is_measured(error_of, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("Bir metin.", encoding="utf-8")
+    monkeypatch.setattr("diffutron.evaluation.side_by_side.load_model", lambda *_: pytest.fail("it was loaded first"))
+    assert error_of("eval", "compare", "mini", "yok", "--data", "a.txt").startswith("model 'yok' is neither")
+
+
+def test_an_empty_name_is_no_model(error_of):
+    assert error_of("fill", "[MASK]", "--model", "").startswith("no model is named")

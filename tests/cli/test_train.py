@@ -339,3 +339,26 @@ def test_another_run_is_refused_before_anything_of_the_first_is_touched(place, t
     after = contents(place / "run")
     assert after[Path("run.json")] != before[Path("run.json")]
     assert after[Path("model/model.safetensors")] != before[Path("model/model.safetensors")]
+
+
+def test_a_folder_that_no_run_made_is_left_alone_whatever_is_asked(place, train):
+    (place / "run").mkdir()
+    (place / "run" / "notlar.txt").write_text("benim", encoding="utf-8")
+    for more in ((), ("--resume", "never"), ("--resume", "anyway")):
+        assert "run holds 'notlar.txt' and no run; choose another run folder" in train(*more, code=1)[1]
+    assert contents(place / "run") == {Path("notlar.txt"): b"benim"}
+
+
+def test_starting_over_removes_nothing_before_all_else_is_known_to_be_well(place, train):
+    train()
+    before = contents(place / "run")
+    train("--resume", "never", "--set", "model=yok/yok", code=1)
+    assert {name: before[name] for name in contents(place / "run")} == contents(place / "run")
+    assert Path("model/model.safetensors") in contents(place / "run")
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "0", "-1"])
+def test_minutes_that_are_none_are_refused(train, minutes):
+    assert (
+        f"--minutes must be above 0 and below 1000000, not {float(minutes)}" in train("--minutes", minutes, code=1)[1]
+    )

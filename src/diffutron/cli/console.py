@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffutron.errors import InputError
+from diffutron.errors import DataError, InputError
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="mini, mini-base, mini-instruct, a folder, or a hub id (org/name[@rev]).")
@@ -161,6 +161,18 @@ class ProgressLine:
             self._width = 0 if last else len(text)
         else:
             note(text)
+
+
+def check_texts(texts: list[str], data: Path, text_field: str) -> list[str]:
+    """The texts.
+
+    Raises:
+        DataError: there is none that can be measured.
+    """
+    if not any(text.strip() for text in texts):
+        what = "every text is empty" if texts else f"no record has a text in the field {text_field!r}"
+        raise DataError(f"{data}: {what}; --text-field names another field")
+    return texts
 
 
 def duration(seconds: float) -> str:

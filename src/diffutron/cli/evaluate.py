@@ -20,6 +20,7 @@ from diffutron.cli.console import (
     SeedOption,
     TextFieldOption,
     check_mask_rates,
+    check_texts,
     interval,
     print_json,
 )
@@ -160,15 +161,23 @@ def ppl(
 
 def _texts_and_groups(data: Path, text_field: str, by: str | None) -> tuple[list[str], list[str]]:
     """The texts, and for each what it says in the field ``by``."""
-    from diffutron.corpus import files_of, read_records, read_texts
+    from diffutron.corpus import Fault, read_texts
+    from diffutron.corpus.read import read_all, warn_of_fault
+    from diffutron.errors import InputError
 
     if by is None:
-        return list(read_texts(data, text_field=text_field)), []
-    records = [
-        record for file in files_of(data) for _, record in read_records(file)
-        if isinstance(record.get(text_field), str)
-    ]  # fmt: skip
-    return [record[text_field] for record in records], [str(record.get(by, "-")) for record in records]
+        return check_texts(list(read_texts(data, text_field=text_field)), data, text_field), []
+    texts, groups, is_known = list[str](), list[str](), False
+    for place, record in read_all(data):
+        if isinstance(record.get(text_field), str):
+            texts.append(record[text_field])
+            groups.append(str(record.get(by, "-")))
+            is_known |= by in record
+        else:
+            warn_of_fault(Fault(place, f"has no text in the field {text_field!r}"))
+    if texts and not is_known:
+        raise InputError(f"--by {by}: no record of {data} has that field")
+    return check_texts(texts, data, text_field), groups
 
 
 @app.command("bound")

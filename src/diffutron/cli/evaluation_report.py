@@ -21,6 +21,7 @@ from diffutron.cli.console import (
     TextFieldOption,
     as_finite,
     as_json,
+    check_texts,
     note,
     print_json,
 )
@@ -82,7 +83,8 @@ def report(
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
     sets = {
-        name: list(read_texts(path, text_field=text_field)) for name, path in zip(names_of(data), data, strict=True)
+        name: check_texts(list(read_texts(path, text_field=text_field)), path, text_field)
+        for name, path in zip(names_of(data), data, strict=True)
     }
 
     from diffutron.evaluation.report import measure_model

@@ -180,13 +180,15 @@ def read_prompts(file: Path) -> list[str]:
     if not file.is_file():
         raise DataError(f"prompt file {file} does not exist")
     if file.name.endswith((".jsonl", ".jsonl.gz")):
-        found = [record.get("prompt", record.get("text")) for _, record in read_records(file)]
+        found = [record.get("prompt") or record.get("text") for _, record in read_records(file)]
     else:
         try:
-            found = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            found = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError:
             raise DataError(f"prompt file {file} is not UTF-8") from None
     asked = [prompt for prompt in found if isinstance(prompt, str)]
     if not asked:
         raise DataError(f"prompt file {file} holds no prompt")
+    if len(asked) < len(found):
+        note(f"warning: {len(found) - len(asked)} of {len(found)} records of {file} have no prompt, and are left out")
     return asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -68,12 +69,23 @@ def _root(
     pass
 
 
+def _speak_utf8() -> None:
+    """A file or a pipe gets UTF-8, a terminal what it can show: models write letters that code pages have not."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            if stream.isatty() or "PYTHONIOENCODING" in os.environ:
+                stream.reconfigure(errors="replace")
+            else:
+                stream.reconfigure(encoding="utf-8")
+
+
 def main() -> None:
     """Run the command line; never a traceback for what a user can mend."""
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    _speak_utf8()
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' talk among themselves
     try:
         app()

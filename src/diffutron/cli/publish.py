@@ -87,6 +87,6 @@ def _report(path: Path) -> dict[str, Any]:
         value = json_module.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"the report {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         raise InputError(f"the report {path} is none that `diffutron eval report` wrote")
     return value

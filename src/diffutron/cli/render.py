@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from diffutron.cli.console import note
-from diffutron.cli.report import page, replace_file
+from diffutron.cli.report import check_file, page, replace_file
 
 _STEPS = """<style>
   body {{ font-size: 17px; line-height: 1.7; }}
@@ -57,13 +57,14 @@ def render(
     from diffutron.errors import DataError
     from diffutron.generation.frames import read_trace
 
+    path = out or trace.with_suffix(".html")
+    check_file(path)
     asked, frames = read_trace(trace)
     if not frames:
         raise DataError(f"the trace {trace} holds no step")
     rows: dict[int, list[Any]] = {}
     for frame in frames:
         rows.setdefault(frame.row, []).append(frame.as_lists)
-    path = out or trace.with_suffix(".html")
     data = json.dumps(list(rows.values()), ensure_ascii=False).replace("<", "\\u003c")
     title = f"diffutron: {asked.get('model', trace.name)}"
     replace_file(path, page(title, _STEPS.format(data=data), language="tr").encode("utf-8"))

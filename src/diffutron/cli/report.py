@@ -67,10 +67,32 @@ def page(title: str, body: str, *, language: str = "en") -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half written."""
+    """Write a file that is never seen half written.
+
+    Raises:
+        InputError: ``path`` is a folder.
+    """
+    check_file(path)
     draft = path.with_name(f".{path.name}.tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def check_file(path: Path) -> None:
+    """
+    Raises:
+        InputError: ``path`` can be no file that is to be written: a folder, or in one that is not there.
+    """
+    from diffutron.errors import InputError
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}")
 
 
 def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:

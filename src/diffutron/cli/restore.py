@@ -43,8 +43,8 @@ def restore(
     offline: OfflineOption = False,
 ) -> None:
     """Mend a text that was typed without Turkish letters, in haste, or read by a scanner."""
-    from diffutron.cli.report import replace_file
-    from diffutron.errors import DataError, InputError
+    from diffutron.cli.report import check_file, replace_file
+    from diffutron.errors import DataError
 
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
@@ -53,8 +53,8 @@ def restore(
         raise DataError(f"the text {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"the text {file} is not UTF-8: byte {error.start} is {raw[error.start]:#04x}") from None
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.parent}")
+    if out is not None:
+        check_file(out)
     from diffutron.generation.restore import check_faults
 
     check_faults(frozenset(fault or ("letters",)), confidence)

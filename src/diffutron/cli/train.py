@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROMPTS = ("", "Bir varmış bir yokmuş", "Türkiye'nin")
 SAMPLE_TOKENS = 48
 DRY_RUN_TEXTS = 8
+MOST_MINUTES = 1_000_000
 
 
 def train(
@@ -55,8 +56,8 @@ def train(
 
     if resume not in ("auto", "never", "anyway"):
         raise InputError(f"--resume is auto, never or anyway, not {resume!r}")
-    if minutes is not None and minutes <= 0:
-        raise InputError(f"--minutes must be above 0, not {minutes}")
+    if minutes is not None and not 0 < minutes < MOST_MINUTES:
+        raise InputError(f"--minutes must be above 0 and below {MOST_MINUTES}, not {minutes}")
     from diffutron.training.recipe import TrainRecipe
 
     settings = load_recipe(find_recipe(recipe), TrainRecipe, set_ or ())

@@ -18,6 +18,8 @@ from diffutron.evaluation.questions import Look, Question
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.units import UNITS
 
+REPLACEMENTS = ("mask", "80-10-10")
+
 # Streams of random numbers beside the one that hides: no two may be equal.
 _REPLACEMENT, _ORDER = 1, 2
 
@@ -38,6 +40,9 @@ class AtRate:
     def __post_init__(self) -> None:
         if not 0 < self.mask_rate <= 1:
             raise InputError(f"the mask rate must be above 0 and at most 1, not {self.mask_rate}")
+        for name, value, known in (("unit", self.unit, ("token", *UNITS)), ("replace", self.replace, REPLACEMENTS)):
+            if value not in known:
+                raise InputError(f"{name} is {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
 
     def looks(self, question: Question, codec: TextCodec, seed: int) -> Iterator[Look]:
         x0, can_mask = torch.from_numpy(question.ids)[None], torch.from_numpy(question.is_asked)[None]

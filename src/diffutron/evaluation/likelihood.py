@@ -58,6 +58,8 @@ def log_likelihoods(
     ways: dict[Estimator, Hiding] = {
         "bound": _BoundOf(draws), "pseudo": OneAtATime(), "chain": InOrder(), "random-order": InOrder("random"),
     }  # fmt: skip
+    if estimator not in ways:
+        raise InputError(f"estimator is {', '.join(ways)}, not {estimator!r}")
     nats: list[list[float]] = [[] for _ in questions]
     for answer in ask(
         denoiser, codec, questions, ways[estimator], seed=seed, micro_batch_tokens=micro_batch_tokens,

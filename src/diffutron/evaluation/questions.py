@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffutron.corpus.draws import text_digest
 from diffutron.diffusion import MaskedBatch, masked_nll
-from diffutron.errors import DataError
+from diffutron.errors import DataError, InputError
 from diffutron.model import Denoiser
 from diffutron.model.attention import Segments
 from diffutron.text import normalise
@@ -96,6 +96,8 @@ def ask(
         micro_batch_tokens: how many tokens go through the model at a time.
         on_progress: is told, after every call of the model, how many questions are begun, and of how many.
     """
+    if seed < 0:
+        raise InputError(f"the seed must be 0 or more, not {seed}")
     # Neighbours of one length share a call of the attention kernel.
     order = sorted(range(len(questions)), key=lambda index: -len(questions[index].ids))
 

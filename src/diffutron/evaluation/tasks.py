@@ -212,6 +212,8 @@ def _load(
         except Exception as error:  # hub, network, formats and fields each have their own kinds
             line = " ".join(str(error).split())[:200]
             missing.append(DataError(
+                f"task {name!r}: {data[name]} is not what the task expects ({type(error).__name__}: {line})"
+                if name in data else
                 f"task {name!r}: its documents cannot be read ({type(error).__name__}: {line}); "
                 f"a file of your own is given with --data {name}=FILE"
             ))  # fmt: skip

@@ -105,9 +105,16 @@ class _Search:
         return ways
 
     def targets(self, words: Sequence[str]) -> list[Filled]:
+        if isinstance(words, str):
+            raise InputError(f"targets is a list of words, not {words!r}")
         ways = list[Filled]()
+        words = list(dict.fromkeys(word.strip() for word in words if word.strip()))
+        if not words:
+            raise InputError("there is no target; give the words to rank")
         for word in words:
-            begins, word = self.template.may_begin(0, self.codec), word.strip()
+            if len(word.split()) > 1:
+                raise InputError(f"a target is one word, not {word!r}; infill fills gaps of several")
+            begins = self.template.may_begin(0, self.codec)
             ids = self.codec.encode(word) if begins is None else self.codec.encode_inside(" " * begins + word)
             if not ids or self.codec.unk_id in ids:
                 raise InputError(f"the vocabulary cannot spell the target {word!r}")

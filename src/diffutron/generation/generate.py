@@ -79,6 +79,10 @@ class Request:
     given: tuple[int, ...] | None = None
     """ids that stand before the completion instead of ``<s>`` and the prompt's: a conversation in its template"""
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"the seed must be 0 or more, not {self.seed}")
+
 
 class Generator:
     """Makes completions with one model; holds what does not change between requests.

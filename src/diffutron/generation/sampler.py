@@ -28,7 +28,7 @@ class SamplerSettings(Settings):
     """Denoiser calls; fewer commit several tokens at once. One for each token unless given."""
     block_length: int = Field(default=32, ge=1)
     """Tokens to a block; blocks are filled left to right, positions inside a block in any order."""
-    temperature: float = Field(default=1.3, ge=0, allow_inf_nan=False)
+    temperature: float = Field(default=1.3, ge=0, le=1000, allow_inf_nan=False)
     """0 takes the most probable token."""
     top_k: int | None = Field(default=None, ge=1)
     """Draw from the k most probable tokens only."""

@@ -34,6 +34,8 @@ def resolve_model(name: str) -> Path | str:
     Raises:
         ModelError: no such folder, and not a hub id either; or an embedded model that is not installed.
     """
+    if not name.strip():
+        raise ModelError(f"no model is named; embedded are {', '.join(EMBEDDED)}")
     if name in EMBEDDED:
         folder = embedded_file(name)
         if folder is None:

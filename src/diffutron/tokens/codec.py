@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from diffutron.errors import ModelError
+from diffutron.errors import InputError, ModelError
 from diffutron.text import normalise, normalise_part
 from diffutron.text.words import ALIKE
 
@@ -64,11 +64,29 @@ class TextCodec:
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` in its normal form, without special tokens."""
-        return list(self._encoder.encode(normalise(text), add_special_tokens=False).ids)
+        return list(self._encoding(self._encoder, normalise(text)).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self._encoder.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
         return [list(encoding.ids) for encoding in encodings]
+
+    @staticmethod
+    def _encoding(encoder: Tokenizer, text: str) -> Encoding:
+        """
+        Raises:
+            InputError: the text holds what no UTF-8 can, as an argument that was typed in another encoding does.
+        """
+        try:
+            encoding: Encoding = encoder.encode(text, add_special_tokens=False)
+        except TypeError:
+            bad = next((place for place, char in enumerate(text) if "\ud800" <= char <= "\udfff"), None)
+            if bad is None:
+                raise
+            raise InputError(
+                f"character {bad + 1} of the text is a lone surrogate ({text[bad]!a}); was it typed or read in another "
+                "encoding than UTF-8?"
+            ) from None
+        return encoding
 
     def encode_beginning(self, text: str) -> list[int]:
         """Ids of a text's beginning: newlines at its end stay, and a space there belongs to what is to follow."""
@@ -83,7 +101,7 @@ class TextCodec:
         return [*self._glued(glued), *inside] if glued else inside
 
     def _glued(self, text: str) -> list[int]:
-        ids: list[int] = list(self._glued_encoder.encode(text, add_special_tokens=False).ids)
+        ids: list[int] = list(self._encoding(self._glued_encoder, text).ids)
         if ids and self.is_wordpiece and text[0].isalnum():
             continued = self._encoder.token_to_id("##" + (self._encoder.id_to_token(ids[0]) or ""))
             ids[0] = continued if continued is not None else ids[0]
@@ -94,7 +112,7 @@ class TextCodec:
         if not text:
             return []
         after = _WORD if text.endswith("\n") else ""
-        encoding = self._encoder.encode(before + text + after, add_special_tokens=False)
+        encoding = self._encoding(self._encoder, before + text + after)
         start, end = len(before), len(before) + len(text)
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
         return [index for index, (_, last) in pairs if start < last <= end]

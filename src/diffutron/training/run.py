@@ -40,6 +40,10 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
+_BEFORE_THE_FIRST_STEP = ("corpus", ".corpus.build", ".corpus.old", "rows", "start.txt", "demo.json")
+"""what an interrupted run, or who prepares one, leaves in its folder before the run is described"""
+
+
 @dataclass(frozen=True)
 class Run:
     """Everything a run needs, loaded and checked, before the first step."""
@@ -103,10 +107,10 @@ def prepare_run(
         resume: what becomes of a run that lies in ``folder``; ``never`` removes its checkpoints and its result.
 
     Raises:
-        CheckpointError: another run lies there; nothing of it is touched. DataError: no corpus.
+        CheckpointError: another run lies there, or what is no run; nothing of it is touched. DataError: no corpus.
         ModelError: no usable model. InputError: rows longer than the model's context.
     """
-    _by_the_first(workers, lambda: _make_way(recipe, folder, resume))
+    _by_the_first(workers, lambda: _refuse_other(recipe, folder, resume))
     corpus = _corpus(recipe, folder, on_corpus, workers)
     loaded, peft_model = load_trainable(recipe)
     codec = TextCodec(loaded.tokenizer)
@@ -117,6 +121,9 @@ def prepare_run(
     run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model, resume)
 
     def describe() -> None:
+        if resume is Resume.NEVER:  # now that everything else is known to be well
+            for each in ("checkpoints", "adapter", "model", "metrics.jsonl"):
+                remove(folder / each)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
         (folder / "recipe.yaml").write_text(text, encoding="utf-8")
         write_json(folder / "run.json", _manifest(run))
@@ -256,15 +263,20 @@ class _MetricsFile:
         self.on_record(record)
 
 
-def _make_way(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
-    """Refuse to put one run over another before anything of it is written, or remove what lies there."""
+def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
+    """Not to put a run over what is another's, before anything of it is written.
+
+    Raises:
+        CheckpointError: something lies there that no run made, or another run that is to be gone on with.
+    """
+    made = folder / "run.json"
+    others = [] if made.is_file() or not folder.is_dir() else sorted(
+        each.name for each in folder.iterdir() if each.name not in _BEFORE_THE_FIRST_STEP
+    )  # fmt: skip
+    if others:
+        raise CheckpointError(f"{folder} holds {others[0]!r} and no run; choose another run folder with --out")
     store = CheckpointStore(folder / "checkpoints", identity={"recipe": _identity_of(recipe)}, keep=1)
-    if resume is Resume.NEVER:
-        store.clear()
-        for each in ("adapter", "model", "metrics.jsonl"):
-            remove(folder / each)
-        return
-    if resume is Resume.ANYWAY or (before := store.last_run()) is None:
+    if resume is not Resume.AUTO or (before := store.last_run()) is None:
         return
     store.refuse_other({"recipe": before["recipe"]})
     if recipe.data.build is not None and (folder / "corpus" / "report.json").is_file():
