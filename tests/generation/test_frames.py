@@ -11,7 +11,7 @@ from diffutron.cli.main import app
 from diffutron.cli.watch import HIDDEN, Watcher
 from diffutron.errors import DataError, InputError
 from diffutron.generation import Generator, Request, SamplerSettings
-from diffutron.generation.frames import Frames, read_trace
+from diffutron.generation.frames import Frames, TraceFile, read_trace
 from diffutron.testing import tiny_codec, tiny_denoiser
 
 CODEC = tiny_codec()
@@ -102,6 +102,15 @@ def test_other_files_are_told_from_traces(tmp_path, content, message):
 def test_a_trace_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         Watcher(CODEC, watch=False, trace=tmp_path / "no" / "such", asked={})
+
+
+def test_a_file_is_written_over_only_when_there_is_a_step(tmp_path):
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    old.write_text("benim", encoding="utf-8")
+    for path in (old, new):
+        TraceFile(path, {"model": "tiny"}).close()
+    assert old.read_text(encoding="utf-8") == "benim"
+    assert not new.exists()
 
 
 def test_a_trace_cut_off_in_its_last_line_is_read(tmp_path):

@@ -81,26 +81,37 @@ class Frames:
 class TraceFile:
     """Writes frames as JSON lines while they come: first what was asked for, then a line for each step.
 
+    A file that lies there is written over at the first step, so that a request that is refused costs nobody a trace.
+
     Raises:
         InputError: the file cannot be written.
     """
 
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
+        self._path, self._asked = path, asked
+        self._file: IO[str] | None = None
         try:
-            self._file: IO[str] = path.open("w", encoding="utf-8")
+            is_new = not path.exists()
+            path.open("a", encoding="utf-8").close()
+            if is_new:
+                path.unlink()
         except OSError as error:
             raise InputError(f"the trace {path} cannot be written: {error.strerror}") from None
-        self._write({"format": FORMAT, **asked})
 
     def add(self, frame: Frame) -> None:
-        self._write({"row": frame.row, "step": frame.step, "cells": frame.as_lists})
+        if self._file is None:
+            self._file = self._path.open("w", encoding="utf-8")
+            self._write(self._file, {"format": FORMAT, **self._asked})
+        self._write(self._file, {"row": frame.row, "step": frame.step, "cells": frame.as_lists})
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+    @staticmethod
+    def _write(file: IO[str], line: dict[str, Any]) -> None:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.flush()
 
 
 def read_trace(path: Path) -> tuple[dict[str, Any], list[Frame]]:
