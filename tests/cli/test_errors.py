@@ -492,3 +492,12 @@ def test_a_second_model_that_is_not_there_is_told_before_the_first_is_measured(e
 
 def test_an_empty_name_is_no_model(error_of):
     assert error_of("fill", "[MASK]", "--model", "").startswith("no model is named")
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (("--syllables", 5, "--lines", 100_000), "500000 syllables in all are more than a text can be asked for"),
+    (("--regex", "[0-9]{2000}"), "repeats more than 1000 times"),
+    (("--regex", "[0-9]{1,1000000}"), "repeats more than 1000 times"),
+])  # fmt: skip
+def test_constraints_beyond_any_context_are_refused_before_any_work(error_of, options, says):
+    assert says in error_of("generate", "Bir gün", "--max-new-tokens", 8, *options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -140,6 +141,10 @@ def smallest(given: Automaton) -> Automaton:
                      1 if len(rows) > 1 else _DEAD)  # fmt: skip
 
 
+MOST_REPEATED = 1000
+_BOUNDS = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+
+
 def of_regex(pattern: str, alphabet: tuple[str, ...]) -> Automaton:
     """Texts that the pattern matches as a whole.
 
@@ -148,6 +153,10 @@ def of_regex(pattern: str, alphabet: tuple[str, ...]) -> Automaton:
     """
     from outlines_core import Index, Vocabulary  # type: ignore[import-untyped]
 
+    if any(int(bound or 0) > MOST_REPEATED for bounds in _BOUNDS.findall(pattern) for bound in bounds):
+        raise InputError(
+            f"the regular expression {pattern!r} repeats more than {MOST_REPEATED} times; no text is so long"
+        )
     end = len(alphabet)
     vocabulary = Vocabulary(end, {char: [number] for number, char in enumerate(alphabet)})
     try:

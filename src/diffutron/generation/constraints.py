@@ -107,6 +107,10 @@ class Contains(Constraint):
         return f"(?:(?s:.*)[^{letters}])?(?:{middle}){ending}(?:[^{letters}](?s:.*))?"
 
 
+MOST_COUNTED = 1000
+"""what is counted has a state of its own for each; no context holds more"""
+
+
 @dataclass(frozen=True)
 class Syllables(Constraint):
     """Every line has so many syllables, as in a poem in hece measure: as many as it has vowels.
@@ -171,6 +175,8 @@ def _check_counts(each: int, lines: int | None, what: str) -> None:
         raise InputError(f"a line has at least 1 of the {what}, not {each}")
     if lines is not None and lines < 1:
         raise InputError(f"a text has at least 1 line, not {lines}")
+    if (number := each * (lines or 1)) > MOST_COUNTED:
+        raise InputError(f"{number} {what} in all are more than a text can be asked for; at most are {MOST_COUNTED}")
 
 
 def _is_plain(char: str) -> bool:
