@@ -28,6 +28,7 @@ def error_of(monkeypatch, capfd):
 
     def error_of(*arguments):
         monkeypatch.setattr("sys.argv", ["diffutron", *map(str, arguments)])
+        monkeypatch.setattr("diffutron.cli.console.ProgressLine.show", lambda *_, **__: None)  # on a slow machine
         with pytest.raises(SystemExit) as caught:
             main()
         printed = capfd.readouterr()

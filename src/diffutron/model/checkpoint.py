@@ -63,6 +63,30 @@ def load_model(name: str, *, adapters: Sequence[Path | str] = (), device: torch.
     return loaded
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model, without its weights; an adapter has its base's.
+
+    Args:
+        name: as :func:`load_model` takes it.
+
+    Raises:
+        ModelError: no such model, or one without a fast tokenizer.
+    """
+    place = resolve_model(name)
+    folder = weights_in(place) if isinstance(place, Path) else _adapter_on_hub(str(place), name)
+    if folder is not None and (folder / "adapter_config.json").is_file():
+        return load_tokenizer(adapted_base(folder, name=name))
+    return _tokenizer_of(name, *_where(place))
+
+
+def _tokenizer_of(name: str, repository: str, where: dict[str, Any]) -> PreTrainedTokenizerFast:
+    with _quiet(), _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(repository, **where)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(f"{name}: has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
 def _load_named(name: str, device: torch.device | str) -> Loaded:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -73,21 +97,24 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
         return _load_adapter(name, folder, device)
     if folder is None and (adapter := _adapter_on_hub(str(place), name)) is not None:
         return _load_adapter(name, adapter, device)
-    repository, where = (str(folder), {"local_files_only": True}) if folder is not None else _on_hub(str(place))
+    repository, where = _where(place)
+    tokenizer = _tokenizer_of(name, repository, where)
     with _quiet(), _explained(name):
         config = AutoConfig.from_pretrained(repository, **where)
         family_of(config, name=name)
         model, info = AutoModelForMaskedLM.from_pretrained(
             repository, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **where
         )
-        tokenizer = AutoTokenizer.from_pretrained(repository, **where)
         beside = folder / DIFFUSION_CONFIG if folder is not None else _fetched(str(place), DIFFUSION_CONFIG)
     if info["missing_keys"]:
         raise ModelError(f"{name}: weights are missing, for one {sorted(info['missing_keys'])[0]!r}")
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ModelError(f"{name}: has no fast tokenizer (tokenizer.json)")
     diffusion = read_json(beside) if beside is not None and beside.is_file() else {}
     return Loaded(name, Denoiser(model, name=name).to(device).eval(), tokenizer, diffusion)
+
+
+def _where(place: Path | str) -> tuple[str, dict[str, Any]]:
+    """What transformers' ``from_pretrained`` takes for a folder or a hub id."""
+    return (str(weights_in(place)), {"local_files_only": True}) if isinstance(place, Path) else _on_hub(place)
 
 
 def _on_hub(place: str) -> tuple[str, dict[str, Any]]:

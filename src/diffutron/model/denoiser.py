@@ -28,12 +28,11 @@ class Denoiser(nn.Module):
     @property
     def max_positions(self) -> int:
         """The longest row the encoder can read, special tokens included."""
-        positions = int(self.model.config.max_position_embeddings)
-        # RoBERTa's positions start at pad + 1.
-        return positions - 2 if self.family.positions_follow_padding else positions
+        return int(self.model.config.max_position_embeddings) - self._first_position
 
     @property
     def _first_position(self) -> int:
+        # RoBERTa's begin behind that of the padding.
         return int(self.model.config.pad_token_id) + 1 if self.family.positions_follow_padding else 0
 
     @property

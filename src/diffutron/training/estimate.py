@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForMaskedLM
 
 from diffutron.corpus import open_corpus
 from diffutron.corpus.read import read_all
 from diffutron.diffusion.loss import CHUNK_BYTES
-from diffutron.errors import InputError
+from diffutron.errors import InputError, ModelError
 from diffutron.model import Denoiser, add_lora
 from diffutron.model.attention import Segments
+from diffutron.model.checkpoint import load_tokenizer
 from diffutron.model.families import encoder_linears
 from diffutron.model.known import config_of
 from diffutron.model.lora import Way, cheapest_way
-from diffutron.model.names import is_offline, resolve_model
 from diffutron.tokens.codec import TextCodec
 from diffutron.training.corpus_rows import CorpusRows
 from diffutron.training.machine import default_device
@@ -247,11 +247,9 @@ def _tokens_of_epochs(recipe: TrainRecipe, folder: Path | None) -> int | None:
         return None
     corpus = open_corpus(folder)
     try:
-        name, _, revision = str(resolve_model(recipe.model)).partition("@")
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or None, local_files_only=is_offline())
-    except (OSError, ValueError):
+        tokenizer = load_tokenizer(recipe.model)
+    except ModelError:
         return None
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     num_texts = int(corpus.report["train"]) + int(corpus.report["copies"])  # a text stands there as often as it weighs
     stride = max(1, num_texts // SAMPLED_TEXTS)
     records = list(itertools.islice(read_all(corpus.train), 0, None, stride))
