@@ -502,3 +502,13 @@ def test_an_empty_name_is_no_model(error_of):
 ])  # fmt: skip
 def test_constraints_beyond_any_context_are_refused_before_any_work(error_of, options, says):
     assert says in error_of("generate", "Bir gün", "--max-new-tokens", 8, *options)
+
+
+def test_word_lists_without_a_word_are_refused_and_change_nothing(error_of, tmp_path):
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    (tmp_path / "in.txt").write_text("cok guzel", encoding="utf-8")
+    assert error_of("restore", "in.txt", "--lexicon", "empty.txt").startswith("the lexicon holds no word")
+    message = error_of("eval", "ppl", "--data", "in.txt", "--frequency", "empty.txt")
+    assert message.startswith("empty.txt: no record has a text")
+    message = error_of("eval", "generation", "--reference", "in.txt", "--texts", "empty.txt")
+    assert message.startswith("empty.txt: no record has a text")

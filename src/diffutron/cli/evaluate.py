@@ -118,7 +118,7 @@ def ppl(
         parts[f"by {by}"] = by_group(result, groups)
     if frequency is not None:
         hiding = AtRate(rates[0], unit, replace)  # type: ignore[arg-type]  # checked above
-        counts = count_words(read_texts(frequency, text_field=text_field))
+        counts = count_words(check_texts(list(read_texts(frequency, text_field=text_field)), frequency, text_field))
         parts["by frequency of the word"] = perplexity_by_frequency(
             lm.denoiser, lm.codec, texts, counts, hiding=hiding, seed=seed,
             on_progress=ProgressLine().counter("eval ppl by frequency", "windows"),

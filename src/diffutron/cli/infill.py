@@ -88,6 +88,6 @@ def _numbered(given: str, option: str) -> tuple[int, str]:
     from diffutron.errors import InputError
 
     number, equals, value = given.partition("=")
-    if not equals or not number.isdigit():
+    if not equals or not (number.isascii() and number.isdigit()):
         raise InputError(f"{option} takes the number of a gap and what it keeps, such as 1=..., not {given!r}")
     return int(number), value

@@ -16,6 +16,7 @@ from diffutron.cli.console import (
     OfflineOption,
     SeedOption,
     TextFieldOption,
+    check_texts,
     note,
     print_json,
 )
@@ -99,13 +100,13 @@ def generation(
     if texts is not None and prompts is not None:
         raise InputError("give either --texts, which are finished, or --prompts to continue, not both")
     files_of(reference)
-    given = list(read_texts(texts, text_field=text_field)) if texts is not None else []
+    given = check_texts(list(read_texts(texts, text_field=text_field)), texts, text_field) if texts is not None else []
+    real = check_texts(list(read_texts(reference, text_field=text_field)), reference, text_field)
     asked = read_prompts(prompts) if prompts is not None else []
     spelling = _dictionary(dictionary)
     surprise = load_judge(judge).nats if judge is not None else NotMeasured("--judge names a model")
     loaded = load_model(model, adapters=adapter or ())
     codec = TextCodec(loaded.tokenizer)
-    real = list(read_texts(reference, text_field=text_field))
     settings = SamplerSettings(no_repeat_ngram=no_repeat_ngram)
 
     def compare(title: str, written: Sequence[str], completions: Sequence[Completion] = ()) -> Comparison:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffutron.errors import InputError
+from diffutron.errors import DataError, InputError
 from diffutron.generation.generate import Generator
 from diffutron.generation.word_rows import Place, WordRows, diff_of, ids_of, places, replaced
 from diffutron.text import lower_tr, normalise
@@ -133,10 +133,16 @@ class Candidates:
 
 
 class Lexicon:
-    """How often words occur in texts; neither capitals nor the marks around a word count."""
+    """How often words occur in texts; neither capitals nor the marks around a word count.
+
+    Raises:
+        DataError: the texts hold no word.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._counts = Counter(self.key(word) for text in texts for word in normalise(text).split())
+        if not self._counts:
+            raise DataError("the lexicon holds no word; give texts that tell which words are frequent")
 
     @staticmethod
     def key(word: str) -> str:
