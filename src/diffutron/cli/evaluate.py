@@ -192,15 +192,15 @@ def bound(
     offline: OfflineOption = False,
 ) -> None:
     """The likelihood bound in bits per character, comparable between tokenizers."""
-    from diffutron.corpus import files_of, read_texts
+    from diffutron.corpus import read_texts
 
-    files_of(data)
+    texts = check_texts(list(read_texts(data, text_field=text_field)), data, text_field)
 
     from diffutron.api import load
 
     lm = load(model, adapters=adapter or ())
     show = ProgressLine().counter("eval bound", "windows")
-    result = lm.bound(read_texts(data, text_field=text_field), num_draws=draws, seed=seed, on_progress=show)
+    result = lm.bound(texts, num_draws=draws, seed=seed, on_progress=show)
     if json:
         print_json({"model": lm.name, "data": str(data), **result.as_dict()})
         return

@@ -98,7 +98,6 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
     if folder is None and (adapter := _adapter_on_hub(str(place), name)) is not None:
         return _load_adapter(name, adapter, device)
     repository, where = _where(place)
-    tokenizer = _tokenizer_of(name, repository, where)
     with _quiet(), _explained(name):
         config = AutoConfig.from_pretrained(repository, **where)
         family_of(config, name=name)
@@ -106,6 +105,7 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
             repository, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **where
         )
         beside = folder / DIFFUSION_CONFIG if folder is not None else _fetched(str(place), DIFFUSION_CONFIG)
+    tokenizer = _tokenizer_of(name, repository, where)
     if info["missing_keys"]:
         raise ModelError(f"{name}: weights are missing, for one {sorted(info['missing_keys'])[0]!r}")
     diffusion = read_json(beside) if beside is not None and beside.is_file() else {}
@@ -399,7 +399,7 @@ def _explained(name: str) -> Iterator[None]:
     """One line instead of the traceback of a library."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         line = " ".join(str(error).split())[:200]
         hint = "; it is not on this machine and --offline forbids the hub" if is_offline() and "/" in name else ""
         raise ModelError(f"model {name!r} cannot be loaded{hint}: {line}") from None
