@@ -80,6 +80,11 @@ class Request:
     """ids that stand before the completion instead of ``<s>`` and the prompt's: a conversation in its template"""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise InputError(f"a prompt is a text, not {self.prompt!r}")
+        for each in self.constraints:
+            if not isinstance(each, Constraint):
+                raise InputError(f"a constraint is one of diffutron.generation, as Contains('deniz') is, not {each!r}")
         if self.seed < 0:
             raise InputError(f"the seed must be 0 or more, not {self.seed}")
 

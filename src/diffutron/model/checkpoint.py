@@ -87,9 +87,24 @@ def _tokenizer_of(name: str, repository: str, where: dict[str, Any]) -> PreTrain
     return tokenizer
 
 
+def _device_of(asked: torch.device | str) -> torch.device:
+    """
+    Raises:
+        ModelError: torch knows no such device, or this machine has none.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0][:120]
+        raise ModelError(f"device {str(asked)!r} cannot be used: {line}; auto takes what there is") from None
+    return device
+
+
 def _load_named(name: str, device: torch.device | str) -> Loaded:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device_of(device)
     recover(Path(name))
     place = resolve_model(name)
     folder = weights_in(place) if isinstance(place, Path) else None

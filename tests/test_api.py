@@ -1,0 +1,60 @@
+"""What Python users hand over by mistake is told in one line, as on the command line."""
+
+import pytest
+
+import diffutron
+from diffutron.errors import InputError, ModelError
+from diffutron.generation import Contains
+from diffutron.testing import TINY_TEXTS, tiny_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return diffutron.load(folder)  # a Path is as good as its name
+
+
+@pytest.mark.parametrize(("ask", "says"), [
+    (lambda model: model.perplexity(TINY_TEXTS, unit="syllable"), "unit is token, word or morpheme, not 'syllable'"),
+    (lambda model: model.perplexity(TINY_TEXTS, replace="yok"), "replace is mask or 80-10-10, not 'yok'"),
+    (lambda model: model.perplexity(TINY_TEXTS, seed=-1), "the seed must be 0 or more, not -1"),
+    (lambda model: model.score("ev", [" ve"], estimator="yok"), "estimator is bound, pseudo, chain, random-order, not"),
+    (lambda model: model.generate("ev", seed=-1), "the seed must be 0 or more, not -1"),
+    (lambda model: model.generate(["ev", None]), "a prompt is a text, not None"),
+    (lambda model: model.generate("ev", constraints=["deniz"]), r"as Contains\('deniz'\) is, not 'deniz'"),
+    (lambda model: model.fill("\ud800 [MASK]"), "character 1 of the text is a lone surrogate"),
+    (lambda model: model.fill("ev [MASK]", targets="deniz"), "targets is a list of words, not 'deniz'"),
+    (lambda model: model.infill("ev [MASK]", num_samples=0), "the number of samples must be at least 1, not 0"),
+])  # fmt: skip
+def test_arguments_that_make_no_sense_are_told(model, ask, says):
+    with pytest.raises(InputError, match=says):
+        ask(model)
+
+
+@pytest.mark.parametrize("device", ["yok", "cuda:99"])
+def test_a_device_that_is_not_there_is_told(folder, device):
+    with pytest.raises(ModelError, match=f"device '{device}' cannot be used: .*; auto takes what there is"):
+        diffutron.load(str(folder), device=device)
+
+
+def test_paths_may_be_strings(model, tmp_path):
+    (tmp_path / "texts.txt").write_text(" ".join(TINY_TEXTS), encoding="utf-8")
+    as_text, as_path = str(tmp_path / "texts.txt"), tmp_path / "texts.txt"
+    written = [
+        model.generate("ev", max_new_tokens=4, shortlist=each, constraints=[Contains("ev")])[0].text
+        for each in (as_text, as_path)
+    ]
+    assert written[0] == written[1]
+    assert len(model._generators) <= 2
+    assert model.restore("ev", lexicon=as_text).text == model.restore("ev", lexicon=as_path).text
+
+
+def test_a_gap_holds_what_belongs_there_unless_a_temperature_is_given(model):
+    [one], [other] = (model.infill("ev [MASK:3] ve deniz", seed=seed) for seed in (0, 1))
+    assert one.text == other.text
+    drawn = {model.infill("ev [MASK:3] ve deniz", seed=seed, temperature=1.5)[0].text for seed in range(8)}
+    assert len(drawn) > 1
