@@ -176,7 +176,7 @@ class _Sampler:
         looks, unprompted = list[Look](), list[Look]()
         for row in rows:
             self._look(row)
-            order = sorted([*row.window, *self._read_committed(row)])
+            order = sorted([*row.window, *self._read_again(row)])
             looks.append(Look(row.index, row.tokens, order, row.block))
             if self.settings.guidance:
                 free = set(row.canvas.free)
@@ -228,15 +228,15 @@ class _Sampler:
         """A step for every row, given the logits at what :meth:`looks` said."""
         logits = self._in_order(rows, logits)
         lines = [len(row.window) for row in rows]
-        standing = [self._read_committed(row) for row in rows]
-        parts = logits.split([count + len(more) for count, more in zip(lines, standing, strict=True)])
+        standing, read = [self._committed(row) for row in rows], [self._read_again(row) for row in rows]
+        parts = logits.split([count + len(more) for count, more in zip(lines, read, strict=True)])
         numbers = [row.noise.random((3, len(row.canvas.free))) for row in rows]
         again = list[list[float]]()
-        for row, part, count, more in zip(rows, parts, lines, standing, strict=True):
+        for row, part, count, more in zip(rows, parts, lines, read, strict=True):
             again.append(self._log_probs(part[count:], [row.tokens[position] for position in more]))
             self._apply_rules(row, part[:count])
         logits = (
-            torch.cat([part[:count] for part, count in zip(parts, lines, strict=True)]) if any(standing) else logits
+            torch.cat([part[:count] for part, count in zip(parts, lines, strict=True)]) if any(read) else logits
         )
         beliefs, settings = Beliefs(logits), self.settings
         is_open = beliefs.peak > -torch.inf
@@ -272,21 +272,26 @@ class _Sampler:
         places = list[int]()
         start = 0
         for row in rows:
-            wanted = [*row.window, *self._read_committed(row)]
+            wanted = [*row.window, *self._read_again(row)]
             line = {position: start + place for place, position in enumerate(sorted(wanted))}
             places += [line[position] for position in wanted]
             start += len(wanted)
         return logits if places == list(range(start)) else logits[places]
 
-    def _read_committed(self, row: _Row) -> list[int]:
+    def _committed(self, row: _Row) -> list[int]:
         """The committed positions of the active block, if they may be hidden again."""
         if self.settings.revision is None:
             return []
         hidden = set(row.hidden)
         return [position for position in row.block if position not in hidden]
 
+    def _read_again(self, row: _Row) -> list[int]:
+        """Those of them whose logits the revision judges by: all, or none."""
+        revision = self.settings.revision
+        return self._committed(row) if revision is not None and revision.reads_committed else []
+
     def _log_probs(self, logits: Tensor, ids: list[int]) -> list[float]:
-        if not ids or self.settings.revision is None or not self.settings.revision.reads_committed:
+        if not ids:
             return []
         found: list[float] = Beliefs(logits).log_prob(self._columns(ids).to(logits.device)).tolist()
         return found
