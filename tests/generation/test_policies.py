@@ -186,6 +186,19 @@ def test_remdm_keeps_the_distribution_of_a_model_of_independent_tokens(revision)
     assert z_score(counts, toy.joint) < 4
 
 
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_committed_tokens_are_read_again_only_by_a_revision_that_judges_them(revision, monkeypatch):
+    toy, read, see = TableReader.random(4, 3), [], TableReader.read
+
+    def recorded(self, looks):
+        read.extend(look.tokens[place] for look in looks for place in look.where)
+        return see(self, looks)
+
+    monkeypatch.setattr(TableReader, "read", recorded)
+    draws(toy, 20, settings(order="random", revision=revision, steps=9))
+    assert (set(read) != {toy.mask}) == revision.startswith("p2")
+
+
 def test_remdm_hides_at_the_rate_it_was_given():
     generator = Generator(tiny_denoiser(), CODEC)
     requests = [Request("ev", max_new_tokens=32, seed=seed) for seed in range(40)]

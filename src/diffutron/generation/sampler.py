@@ -235,9 +235,7 @@ class _Sampler:
         for row, part, count, more in zip(rows, parts, lines, read, strict=True):
             again.append(self._log_probs(part[count:], [row.tokens[position] for position in more]))
             self._apply_rules(row, part[:count])
-        logits = (
-            torch.cat([part[:count] for part, count in zip(parts, lines, strict=True)]) if any(read) else logits
-        )
+        logits = torch.cat([part[:count] for part, count in zip(parts, lines, strict=True)]) if any(read) else logits
         beliefs, settings = Beliefs(logits), self.settings
         is_open = beliefs.peak > -torch.inf
         if not is_open.all():
