@@ -75,7 +75,7 @@ def test_seed_limit_and_estimator_are_used(run):
         (("--draws", 6), "the number of draws must be a multiple of 4, not 6"),
         (("--data", "ironytr"), "--data wants TASK=FILE, not 'ironytr'"),
         (("--data", "ironytr=gone.jsonl"), "gone.jsonl does not exist"),
-        (("--data", "xcopa_tr=irony.jsonl"), "task 'xcopa_tr': its documents cannot be read"),
+        (("--data", "xcopa_tr=irony.jsonl"), "task 'xcopa_tr': irony.jsonl is not what the task expects"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, options, says):

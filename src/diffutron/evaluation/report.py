@@ -137,7 +137,7 @@ def measure_model(
         found = []
         for done, rate in enumerate(rates, start=1):
             found.append(masked_perplexity(model.denoiser, codec, texts, mask_rate=rate, seed=seed))
-            on_progress(f"{name}: {model.name} by mask rate", done, len(rates))
+            on_progress(f"{name}: {model.name} at {len(rates)} mask rates", done, len(rates))
         return found
 
     def bound_of(model: Loaded, name: str, texts: Sequence[str]) -> LikelihoodBound:

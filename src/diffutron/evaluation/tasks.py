@@ -129,7 +129,8 @@ def run_tasks(
         names: tasks, tags or groups: ours, ``turblimp_core``, or any of lm-eval's that lets choose.
         data: for some of the tasks, those of a tag or group among them, a file to read instead of the hub's data set.
         limit: the first so many documents of each task.
-        on_missing: is told of a task whose data cannot be had, while the others are scored; raises the error if None.
+        on_missing: is told of a task that has no file and whose hub data cannot be had, while the others are scored;
+            raises the error if None.
 
     Raises:
         InputError: an unknown task, or one where there is not one right choice of several after one context.
@@ -210,12 +211,11 @@ def _load(
         except DiffutronError:
             raise
         except Exception as error:  # hub, network, formats and fields each have their own kinds
-            line = " ".join(str(error).split())[:200]
+            found = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            if name in data:
+                raise DataError(f"task {name!r}: {data[name]} is not what the task expects {found}") from error
             missing.append(DataError(
-                f"task {name!r}: {data[name]} is not what the task expects ({type(error).__name__}: {line})"
-                if name in data else
-                f"task {name!r}: its documents cannot be read ({type(error).__name__}: {line}); "
-                f"a file of your own is given with --data {name}=FILE"
+                f"task {name!r}: its documents cannot be read {found}; --data {name}=FILE gives a file of your own"
             ))  # fmt: skip
             if on_missing is None:
                 raise missing[0] from error
