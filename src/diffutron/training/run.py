@@ -40,7 +40,7 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-_BEFORE_THE_FIRST_STEP = ("corpus", ".corpus.build", ".corpus.old", "rows", "start.txt", "demo.json")
+_BEFORE_THE_FIRST_STEP = ("corpus", ".corpus.build", ".corpus.old", "rows", "start.txt")
 """what an interrupted run, or who prepares one, leaves in its folder before the run is described"""
 
 
