@@ -40,7 +40,7 @@ from diffutron.generation import (
 )
 from diffutron.generation import fill as fill_masks
 from diffutron.generation.chat import CHAT_SAMPLER, MAX_NEW_TOKENS, Chat, Reply, turns_of_messages
-from diffutron.generation.generate import shortlist_of
+from diffutron.generation.generate import check_num_samples, shortlist_of
 from diffutron.generation.infill import INFILL_SAMPLER, MAX_GAP
 from diffutron.generation.restore import Lexicon, Restored, Restorer
 from diffutron.generation.well_formed import word_judge
@@ -292,8 +292,7 @@ class DiffusionLM:
         prompt: str | Sequence[str], max_new_tokens: int, num_samples: int, seed: int,
         constraints: tuple[Constraint, ...] = (), guides: tuple[Guide, ...] = (),
     ) -> list[Request]:  # fmt: skip
-        if num_samples < 1:
-            raise InputError(f"the number of samples must be at least 1, not {num_samples}")
+        check_num_samples(num_samples)
         prompts = [prompt] if isinstance(prompt, str) else prompt
         return [
             Request(each, max_new_tokens, seed, sample, constraints, guides)

@@ -15,10 +15,10 @@ from diffutron.cli.console import (
     SeedOption,
     TextFieldOption,
     check_mask_rates,
-    check_texts,
     count,
     interval,
     print_json,
+    texts_of,
 )
 
 if TYPE_CHECKING:
@@ -38,11 +38,10 @@ def compare(
     offline: OfflineOption = False,
 ) -> None:
     """Put models side by side: bits a character, masked perplexity, speed, memory; differences are from the first."""
-    from diffutron.corpus import read_texts
     from diffutron.evaluation.side_by_side import side_by_side
     from diffutron.model.names import resolve_model
 
-    texts = check_texts(list(read_texts(data, text_field=text_field)), data, text_field)
+    texts = texts_of(data, text_field)
     for name in models:
         resolve_model(name)  # before the first is measured
     show = ProgressLine().counters("eval compare", "windows")

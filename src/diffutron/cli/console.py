@@ -133,9 +133,8 @@ class ProgressLine:
             now = time.monotonic()
             if start is None:  # what is loaded before the first call is no part of the pace
                 start, first = now, done
-            eta = (
-                "unknown" if done == first < total else duration((now - start) / max(done - first, 1) * (total - done))
-            )
+            pace = (now - start) / max(done - first, 1)
+            eta = "unknown" if done == first < total else duration(pace * (total - done))
             self.show(f"{name} | {done}/{total} {unit} | eta {eta}", last=done == total and self.live)
 
         return show
@@ -161,6 +160,17 @@ class ProgressLine:
             self._width = 0 if last else len(text)
         else:
             note(text)
+
+
+def texts_of(data: Path, text_field: str) -> list[str]:
+    """The texts of a file or folder.
+
+    Raises:
+        DataError: there is none that can be measured.
+    """
+    from diffutron.corpus import read_texts
+
+    return check_texts(list(read_texts(data, text_field=text_field)), data, text_field)
 
 
 def check_texts(texts: list[str], data: Path, text_field: str) -> list[str]:

@@ -23,6 +23,7 @@ from diffutron.cli.console import (
     check_texts,
     interval,
     print_json,
+    texts_of,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def ppl(
     offline: OfflineOption = False,
 ) -> None:
     """Masked perplexity, with a 95 % interval over documents."""
-    from diffutron.corpus import files_of, read_texts
+    from diffutron.corpus import files_of
     from diffutron.errors import InputError
 
     if curve and mask_rate:
@@ -101,16 +102,16 @@ def ppl(
 
     lm = load(model, adapters=adapter or ())
     other = load(against) if against else None
+
+    def score(model: DiffusionLM, rate: float) -> MaskedPerplexity:
+        show = ProgressLine().counter(f"eval ppl {rate:.0%} | {model.name}", "windows")
+        kind: Any = {"unit": unit, "replace": replace}
+        return model.perplexity(texts, mask_rate=rate, seed=seed, on_progress=show, **kind)
+
     found = []
     for rate in rates:
-        kind: Any = {"mask_rate": rate, "unit": unit, "replace": replace, "seed": seed}
-
-        def score(model: DiffusionLM, kind: Any = kind) -> MaskedPerplexity:
-            show = ProgressLine().counter(f"eval ppl {kind['mask_rate']:.0%} | {model.name}", "windows")
-            return model.perplexity(texts, **kind, on_progress=show)
-
-        result = score(lm)
-        difference = compare_scores(score(other), result) if other else None
+        result = score(lm, rate)
+        difference = compare_scores(score(other, rate), result) if other else None
         found.append((result, difference))
     result, _ = found[0]
     parts: dict[str, list[GroupScore]] = {}
@@ -118,7 +119,7 @@ def ppl(
         parts[f"by {by}"] = by_group(result, groups)
     if frequency is not None:
         hiding = AtRate(rates[0], unit, replace)  # type: ignore[arg-type]  # checked above
-        counts = count_words(check_texts(list(read_texts(frequency, text_field=text_field)), frequency, text_field))
+        counts = count_words(texts_of(frequency, text_field))
         parts["by frequency of the word"] = perplexity_by_frequency(
             lm.denoiser, lm.codec, texts, counts, hiding=hiding, seed=seed,
             on_progress=ProgressLine().counter("eval ppl by frequency", "windows"),
@@ -161,12 +162,12 @@ def ppl(
 
 def _texts_and_groups(data: Path, text_field: str, by: str | None) -> tuple[list[str], list[str]]:
     """The texts, and for each what it says in the field ``by``."""
-    from diffutron.corpus import Fault, read_texts
+    from diffutron.corpus import Fault
     from diffutron.corpus.read import read_all, warn_of_fault
     from diffutron.errors import InputError
 
     if by is None:
-        return check_texts(list(read_texts(data, text_field=text_field)), data, text_field), []
+        return texts_of(data, text_field), []
     texts, groups, is_known = list[str](), list[str](), False
     for place, record in read_all(data):
         if isinstance(record.get(text_field), str):
@@ -192,9 +193,8 @@ def bound(
     offline: OfflineOption = False,
 ) -> None:
     """The likelihood bound in bits per character, comparable between tokenizers."""
-    from diffutron.corpus import read_texts
 
-    texts = check_texts(list(read_texts(data, text_field=text_field)), data, text_field)
+    texts = texts_of(data, text_field)
 
     from diffutron.api import load
 

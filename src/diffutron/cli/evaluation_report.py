@@ -21,9 +21,9 @@ from diffutron.cli.console import (
     TextFieldOption,
     as_finite,
     as_json,
-    check_texts,
     note,
     print_json,
+    texts_of,
 )
 from diffutron.cli.report import drawing, fill_block, page, plot_loss, replace_file, text_block
 
@@ -77,15 +77,11 @@ def report(
 ) -> None:
     """Measure everything, and write one HTML page and one JSON file of it."""
     from diffutron.cli.run_report import read_metrics
-    from diffutron.corpus import read_texts
     from diffutron.errors import InputError
 
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
-    sets = {
-        name: check_texts(list(read_texts(path, text_field=text_field)), path, text_field)
-        for name, path in zip(names_of(data), data, strict=True)
-    }
+    sets = {name: texts_of(path, text_field) for name, path in zip(names_of(data), data, strict=True)}
 
     from diffutron.evaluation.report import measure_model
     from diffutron.model import load_model

@@ -16,9 +16,9 @@ from diffutron.cli.console import (
     OfflineOption,
     SeedOption,
     TextFieldOption,
-    check_texts,
     note,
     print_json,
+    texts_of,
 )
 from diffutron.cli.generate import read_prompts
 
@@ -89,7 +89,7 @@ def generation(
     offline: OfflineOption = False,
 ) -> None:
     """Measure generated texts beside real ones: words, spelling, repetition, variety."""
-    from diffutron.corpus import files_of, read_texts
+    from diffutron.corpus import files_of
     from diffutron.errors import InputError
     from diffutron.evaluation.judge import load_judge
     from diffutron.evaluation.quality import NotMeasured, equally_long, text_quality, without_cut_word
@@ -100,8 +100,8 @@ def generation(
     if texts is not None and prompts is not None:
         raise InputError("give either --texts, which are finished, or --prompts to continue, not both")
     files_of(reference)
-    given = check_texts(list(read_texts(texts, text_field=text_field)), texts, text_field) if texts is not None else []
-    real = check_texts(list(read_texts(reference, text_field=text_field)), reference, text_field)
+    given = texts_of(texts, text_field) if texts is not None else []
+    real = texts_of(reference, text_field)
     asked = read_prompts(prompts) if prompts is not None else []
     spelling = _dictionary(dictionary)
     surprise = load_judge(judge).nats if judge is not None else NotMeasured("--judge names a model")

@@ -39,6 +39,15 @@ ESTIMATOR_TEXTS, ESTIMATOR_TOKENS = 24, 32
 
 
 @dataclass(frozen=True)
+class _OfModel:
+    """What one model gets on a set."""
+
+    score: MaskedPerplexity
+    curve: list[MaskedPerplexity]
+    bound: LikelihoodBound
+
+
+@dataclass(frozen=True)
 class SetScores:
     """One set of texts.
 
@@ -62,6 +71,16 @@ class SetScores:
     bound: LikelihoodBound
     bound_before: LikelihoodBound | None
     bound_difference: Difference | None
+
+    @classmethod
+    def of(cls, name: str, own: _OfModel, before: _OfModel | None) -> SetScores:
+        if before is None:
+            return cls(name, own.score, None, None, own.curve, [], own.bound, None, None)
+        are_alike = are_comparable(before.score, own.score)
+        return cls(
+            name, own.score, before.score, compare(before.score, own.score) if are_alike else None, own.curve,
+            before.curve, own.bound, before.bound, compare_bounds(before.bound, own.bound),
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -133,32 +152,27 @@ def measure_model(
             "leave --before out, or use diffutron eval compare"
         )
 
-    def at_rates(model: Loaded, name: str, texts: Sequence[str], *rates: float) -> list[MaskedPerplexity]:
-        found = []
-        for done, rate in enumerate(rates, start=1):
-            found.append(masked_perplexity(model.denoiser, codec, texts, mask_rate=rate, seed=seed))
-            on_progress(f"{name}: {model.name} at {len(rates)} mask rates", done, len(rates))
-        return found
+    def measured(model: Loaded, name: str, texts: Sequence[str]) -> _OfModel:
+        def at_rate(texts: Sequence[str], rate: float) -> MaskedPerplexity:
+            return masked_perplexity(model.denoiser, codec, texts, mask_rate=rate, seed=seed)
 
-    def bound_of(model: Loaded, name: str, texts: Sequence[str]) -> LikelihoodBound:
-        return likelihood_bound(
-            model.denoiser, codec, texts, num_draws=num_draws, seed=seed,
+        some = _some(texts, max_texts)
+        score = at_rate(texts, CARD_RATE)
+        bound = likelihood_bound(
+            model.denoiser, codec, some, num_draws=num_draws, seed=seed,
             on_progress=lambda done, total: on_progress(f"{name}: {model.name}'s bound", done, total),
         )  # fmt: skip
+        curve = []
+        for done, rate in enumerate(MASK_RATES, start=1):
+            curve.append(score if rate == CARD_RATE and some is texts else at_rate(some, rate))
+            on_progress(f"{name}: {model.name} by mask rate", done, len(MASK_RATES))
+        return _OfModel(score, curve, bound)
 
     scores = []
     for name, texts in sets.items():
-        some = _some(texts, max_texts)
-        [score] = at_rates(loaded, name, texts, CARD_RATE)
-        [theirs] = at_rates(before, name, texts, CARD_RATE) if before is not None else [None]
-        bound = bound_of(loaded, name, some)
-        bound_before = bound_of(before, name, some) if before is not None else None
-        scores.append(SetScores(
-            name, score, theirs, _difference(theirs, score), curve=at_rates(loaded, name, some, *MASK_RATES),
-            curve_before=at_rates(before, name, some, *MASK_RATES) if before is not None else [],
-            bound=bound, bound_before=bound_before,
-            bound_difference=compare_bounds(bound_before, bound) if bound_before is not None else None,
-        ))  # fmt: skip
+        own = measured(loaded, name, texts)
+        theirs = measured(before, name, texts) if before is not None else None
+        scores.append(SetScores.of(name, own, theirs))
 
     generator = Generator.of(loaded, codec)
     most = loaded.denoiser.max_positions - 1
@@ -182,10 +196,6 @@ def _beginnings(texts: Sequence[str], codec: TextCodec) -> list[Question]:
     read = ask_for_texts(texts, codec, max_tokens=ESTIMATOR_TOKENS)
     _, firsts = np.unique(read.documents, return_index=True)
     return [read.questions[first] for first in firsts if read.questions[first].num_asked][:ESTIMATOR_TEXTS]
-
-
-def _difference(before: MaskedPerplexity | None, after: MaskedPerplexity) -> Difference | None:
-    return compare(before, after) if before is not None and are_comparable(before, after) else None
 
 
 def _some(texts: Sequence[str], most: int | None) -> Sequence[str]:

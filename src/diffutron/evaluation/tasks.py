@@ -119,9 +119,13 @@ class Answered:
         return self.chosen(metric, half) == self.right
 
 
+def _refuse(error: DataError) -> None:
+    raise error
+
+
 def run_tasks(
     model: HarnessModel, names: Sequence[str], *, data: Mapping[str, Path] | None = None, limit: int | None = None,
-    on_missing: Callable[[DataError], None] | None = None,
+    on_missing: Callable[[DataError], None] = _refuse,
 ) -> list[TaskScore]:  # fmt: skip
     """Run tasks, and score them.
 
@@ -130,7 +134,7 @@ def run_tasks(
         data: for some of the tasks, those of a tag or group among them, a file to read instead of the hub's data set.
         limit: the first so many documents of each task.
         on_missing: is told of a task that has no file and whose hub data cannot be had, while the others are scored;
-            raises the error if None.
+            unless given, the error is raised.
 
     Raises:
         InputError: an unknown task, or one where there is not one right choice of several after one context.
@@ -190,7 +194,7 @@ def _answered(model: HarnessModel, choices: Sequence[str], sample: Mapping[str, 
 
 
 def _load(
-    names: Sequence[str], data: Mapping[str, Path], on_missing: Callable[[DataError], None] | None = None
+    names: Sequence[str], data: Mapping[str, Path], on_missing: Callable[[DataError], None] = _refuse
 ) -> dict[str, Any]:
     """lm-eval's task objects with their documents, by name."""
     manager = lm_eval.tasks.TaskManager(include_path=[_TURBLIMP, _OURS], include_defaults=False)
@@ -204,7 +208,7 @@ def _load(
     if unused := set(data) - set(names):
         raise InputError(f"there is a file for {min(unused)}, which is not among the tasks to run")
     tasks: dict[str, Any] = {}
-    missing: list[DataError] = []
+    missing: DataError | None = None
     for name in names:
         try:
             tasks |= manager.load([_with_file(name, data[name]) if name in data else name])["tasks"]
@@ -214,15 +218,13 @@ def _load(
             found = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             if name in data:
                 raise DataError(f"task {name!r}: {data[name]} is not what the task expects {found}") from error
-            missing.append(DataError(
+            missing = DataError(
                 f"task {name!r}: its documents cannot be read {found}; --data {name}=FILE gives a file of your own"
-            ))  # fmt: skip
-            if on_missing is None:
-                raise missing[0] from error
-    if not tasks:
-        raise missing[0]
-    for each in missing:
-        on_missing(each)  # type: ignore[misc]  # without it the first was raised
+            )
+            missing.__cause__ = error
+            on_missing(missing)
+    if missing is not None and not tasks:
+        raise missing
     return tasks
 
 

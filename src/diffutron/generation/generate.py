@@ -89,6 +89,16 @@ class Request:
             raise InputError(f"the seed must be 0 or more, not {self.seed}")
 
 
+def check_num_samples(number: int) -> None:
+    """One text at least.
+
+    Raises:
+        InputError: fewer.
+    """
+    if number < 1:
+        raise InputError(f"the number of samples must be at least 1, not {number}")
+
+
 class Generator:
     """Makes completions with one model; holds what does not change between requests.
 

@@ -14,7 +14,7 @@ from diffutron.errors import InputError
 from diffutron.generation.beliefs import Beliefs
 from diffutron.generation.canvas import Canvas, DenoisingStep
 from diffutron.generation.constraints import Constraint
-from diffutron.generation.generate import Generator
+from diffutron.generation.generate import Generator, check_num_samples
 from diffutron.generation.reader import Look
 from diffutron.generation.sampler import SamplerSettings, denoise
 from diffutron.generation.span_guide import SpanGuide
@@ -83,8 +83,7 @@ class Infiller:
         Raises:
             InputError: the text has no gap or is too long, no gap may be, or a constraint cannot be kept.
         """
-        if num_samples < 1:
-            raise InputError(f"the number of samples must be at least 1, not {num_samples}")
+        check_num_samples(num_samples)
         if self.max_gap < 1:
             raise InputError(f"the longest gap must be at least 1, not {self.max_gap}")
         lengths = self.lengths()

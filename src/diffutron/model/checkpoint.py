@@ -76,7 +76,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     folder = weights_in(place) if isinstance(place, Path) else _adapter_on_hub(str(place), name)
     if folder is not None and (folder / "adapter_config.json").is_file():
         return load_tokenizer(adapted_base(folder, name=name))
-    return _tokenizer_of(name, *_where(place))
+    return _tokenizer_of(name, *pretrained_arguments(place))
 
 
 def _tokenizer_of(name: str, repository: str, where: dict[str, Any]) -> PreTrainedTokenizerFast:
@@ -112,7 +112,7 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
         return _load_adapter(name, folder, device)
     if folder is None and (adapter := _adapter_on_hub(str(place), name)) is not None:
         return _load_adapter(name, adapter, device)
-    repository, where = _where(place)
+    repository, where = pretrained_arguments(place)
     with _quiet(), _explained(name):
         config = AutoConfig.from_pretrained(repository, **where)
         family_of(config, name=name)
@@ -127,7 +127,7 @@ def _load_named(name: str, device: torch.device | str) -> Loaded:
     return Loaded(name, Denoiser(model, name=name).to(device).eval(), tokenizer, diffusion)
 
 
-def _where(place: Path | str) -> tuple[str, dict[str, Any]]:
+def pretrained_arguments(place: Path | str) -> tuple[str, dict[str, Any]]:
     """What transformers' ``from_pretrained`` takes for a folder or a hub id."""
     return (str(weights_in(place)), {"local_files_only": True}) if isinstance(place, Path) else _on_hub(place)
 

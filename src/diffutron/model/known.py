@@ -8,9 +8,9 @@ from typing import Any
 from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 
 from diffutron.errors import ModelError
-from diffutron.model.checkpoint import adapted_base
+from diffutron.model.checkpoint import adapted_base, pretrained_arguments
 from diffutron.model.families import family_of
-from diffutron.model.names import is_offline, resolve_model, split_revision, weights_in
+from diffutron.model.names import resolve_model, split_revision, weights_in
 
 _MMBERT: dict[str, Any] = {
     "vocab_size": 256_000, "pad_token_id": 0, "eos_token_id": 1, "cls_token_id": 1, "sep_token_id": 1,
@@ -41,18 +41,16 @@ def config_of(name: str) -> PreTrainedConfig:
     Raises:
         ModelError: not known here, and not to be had.
     """
-    repository, revision = split_revision(name)
-    if repository in KNOWN_SHAPES:
-        return known_config(repository)
+    known_name, _ = split_revision(name)
+    if known_name in KNOWN_SHAPES:
+        return known_config(known_name)
     place = resolve_model(name)
-    place = weights_in(place) if isinstance(place, Path) else place
-    if isinstance(place, Path) and (place / "adapter_config.json").is_file():
-        return config_of(adapted_base(place))
+    folder = weights_in(place) if isinstance(place, Path) else None
+    if folder is not None and (folder / "adapter_config.json").is_file():
+        return config_of(adapted_base(folder))
+    repository, where = pretrained_arguments(place)
     try:
-        if isinstance(place, Path):
-            config = AutoConfig.from_pretrained(str(place), local_files_only=True)
-        else:
-            config = AutoConfig.from_pretrained(repository, revision=revision, local_files_only=is_offline())
+        config = AutoConfig.from_pretrained(repository, **where)
     except (OSError, ValueError) as error:
         line = " ".join(str(error).split())[:160]
         known = ", ".join(KNOWN_SHAPES)

@@ -269,8 +269,7 @@ def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
     Raises:
         CheckpointError: something lies there that no run made, or another run that is to be gone on with.
     """
-    made = folder / "run.json"
-    others = [] if made.is_file() or not folder.is_dir() else sorted(
+    others = [] if (folder / "run.json").is_file() or not folder.is_dir() else sorted(
         each.name for each in folder.iterdir() if each.name not in _BEFORE_THE_FIRST_STEP
     )  # fmt: skip
     if others:

@@ -204,9 +204,6 @@ class CheckpointStore:
                 log.warning("checkpoint %s is broken (%s); trying the one before", candidate, error)
         return None
 
-    def clear(self) -> None:
-        remove(self.folder)
-
     def _tidy(self) -> None:
         """Undo what a kill left half done."""
         for left in list(self.folder.glob(".step-*.*")):
