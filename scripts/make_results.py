@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from diffutron.corpus.plan import file_digest
+from diffutron.storage import file_digest
 
 ROOT = Path(__file__).parents[1]
 NUMBERS = ROOT / "docs" / "results" / "mini.json"

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from diffutron.model.checkpoint import appearing
+from diffutron.storage import appearing
 
 PACKAGE = Path(__file__).parents[1] / "models" / "mini" / "src" / "diffutron_mini"
 # Where the texts of each source of the recipes come from.

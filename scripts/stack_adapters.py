@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffutron.model.checkpoint import appearing, read_json, write_json
+from diffutron.model.checkpoint import read_json
+from diffutron.storage import appearing, write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

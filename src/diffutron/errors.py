@@ -25,5 +25,13 @@ class InputError(DiffutronError):
     """A text or an option given to a command cannot be used as it is."""
 
 
+class StorageError(DiffutronError):
+    """The disk refused a file or a folder, or has no room for it."""
+
+
 class CheckpointError(DiffutronError):
-    """A training checkpoint could not be written or does not belong to this run."""
+    """What lies in a run's folder belongs to another run, or cannot be read again."""
+
+
+class TrainingError(DiffutronError):
+    """A training cannot go on: its loss is not finite, or memory does not suffice."""

@@ -349,6 +349,16 @@ def test_a_folder_that_no_run_made_is_left_alone_whatever_is_asked(place, train)
     assert contents(place / "run") == {Path("notlar.txt"): b"benim"}
 
 
+@pytest.mark.parametrize("left", ["rows", "corpus"])
+def test_a_run_that_was_killed_while_it_prepared_goes_on(place, train, left):
+    draft = place / "run" / f".{left}.0123abcd.tmp"
+    draft.mkdir(parents=True)
+    (draft / "half").write_bytes(b"x")
+    train()
+    assert not draft.exists()
+    assert (place / "run" / "model" / "model.safetensors").is_file()
+
+
 def test_starting_over_removes_nothing_before_all_else_is_known_to_be_well(place, train):
     train()
     before = contents(place / "run")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from diffutron.corpus import CorpusSettings, build_corpus, changed_input, open_corpus, read_texts
 from diffutron.corpus.build import _only_build
-from diffutron.corpus.plan import file_digest, plan_build
-from diffutron.errors import DataError
+from diffutron.corpus.plan import plan_build
+from diffutron.errors import DataError, StorageError
+from diffutron.storage import file_digest
 
 TEXTS = [f"Bu {number} numaralı metindir ve yeterince uzundur." for number in range(300)]
 
@@ -391,10 +392,10 @@ def test_a_full_disk_is_an_error_of_one_line_that_keeps_the_old_corpus(source, o
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(moment, refuse)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(StorageError) as caught:
         build_corpus(recipe(source, seed=1), out)
     monkeypatch.undo()
-    assert str(caught.value) == f"corpus {out} could not be written: No space left on device"
+    assert str(caught.value).startswith(f"{out} could not be written: No space left on device; mend space")
     assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}
     build_corpus(recipe(source), out)
     assert tree(out.parent) == finished
@@ -404,12 +405,12 @@ def test_the_old_corpus_survives_when_the_new_one_cannot_take_its_place(source, 
     rename = Path.rename
 
     def refuse_the_draft(self, target):
-        if Path(target) == out and self.name == "draft":
+        if Path(target) == out and self.suffix == ".tmp":
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_draft)
-    with pytest.raises(DataError, match="Input/output error"):
+    with pytest.raises(StorageError, match="Input/output error"):
         build_corpus(recipe(source, seed=1), out)
     monkeypatch.undo()
     assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}

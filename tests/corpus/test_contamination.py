@@ -65,7 +65,8 @@ def test_words_in_another_order_are_no_leak(index):
 
 
 def test_an_index_comes_back_from_its_file(index, tmp_path):
-    index.save(tmp_path / "index.npz")
+    with open(tmp_path / "index.npz", "wb") as file:
+        index.save(file)
     loaded = ContaminationIndex.load(tmp_path / "index.npz")
     assert loaded.names == index.names
     for text in (SENTENCE, SHORT, FILLER, SENTENCE.upper()):

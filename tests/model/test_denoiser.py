@@ -123,7 +123,7 @@ def test_half_precision_on_disk_is_the_rounded_weights(tmp_path):
 
 
 def test_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
-    from diffutron.errors import CheckpointError
+    from diffutron.errors import StorageError
     from diffutron.model import checkpoint
 
     tiny_folder(tmp_path / "model", seed=0)
@@ -133,7 +133,7 @@ def test_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_json", full_disk)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         save_model(tmp_path / "model", tiny_denoiser(seed=1), tiny_tokenizer(), {})
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffutron.errors import CheckpointError
+from diffutron.errors import CheckpointError, TrainingError
 from diffutron.model import LoraSettings, add_lora
 from diffutron.recipe import check
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser, tiny_folder
@@ -293,7 +293,7 @@ def test_loss_that_is_not_finite_three_times_stops_and_keeps_the_last_checkpoint
     with torch.no_grad():
         denoiser.model.cls.predictions.bias[7] = math.nan
     bad = []
-    with pytest.raises(CheckpointError, match=r"not finite 3 times.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"not finite 3 times.*learning_rate"):
         fit(denoiser, ROWS, CODEC, recipe(), store(tmp_path), hooks=Hooks(on_bad_step=bad.append))
     assert [each.step for each in bad] == [1, 2, 3]
     assert all(math.isnan(each.loss) and each.examples for each in bad)
@@ -322,7 +322,7 @@ def test_a_bad_step_is_skipped_and_two_in_a_row_are_forgotten_after_a_good_one(t
 
 def test_three_bad_steps_leave_the_checkpoint_before_them(tmp_path):
     denoiser, hooks = bad_at(5, 6, 7)
-    with pytest.raises(CheckpointError, match="not finite 3 times in a row"):
+    with pytest.raises(TrainingError, match="not finite 3 times in a row"):
         fit(denoiser, ROWS, CODEC, recipe(checkpoint_every_tokens=300), store(tmp_path), hooks=hooks)
     fresh = tiny_denoiser(seed=9)
     cursor = store(tmp_path).resume(Trained(fresh, OptimizerSet(OptimizerSettings(), fresh)))
@@ -393,5 +393,5 @@ def test_memory_that_is_not_enough_for_one_text_is_one_line(tmp_path, monkeypatc
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(run.loaded.denoiser, "features", features)
-    with pytest.raises(CheckpointError, match="out of memory, even with one text at a time"):
+    with pytest.raises(TrainingError, match="out of memory, even with one text at a time"):
         execute(run)

@@ -26,10 +26,10 @@ import transformers.modeling_utils
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from diffutron.errors import CheckpointError, ModelError
+from diffutron.errors import ModelError, StorageError
 from diffutron.model import LoraSettings, add_lora, load_model, save_adapter, save_model
-from diffutron.model.checkpoint import appearing, recover
 from diffutron.recipe import check
+from diffutron.storage import appearing, recover
 from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import encode_rows
@@ -296,9 +296,9 @@ def test_damaged_checkpoint_of_a_later_step_does_not_take_the_place_of_a_whole_o
 class Disk:
     """Counts what asks the disk to change, and does something else at one of these points, or from it on."""
 
-    _CALLS = ((os, "mkdir"), (os, "rename"), (os, "chmod"), (os, "fsync"), (os, "open"), (os, "unlink"), (os, "rmdir"),
-              (io, "open"), (builtins, "open"), (state, "save_file"), (safetensors.torch, "save_file"),
-              (transformers.modeling_utils, "safe_save_file"))  # fmt: skip
+    _CALLS = ((os, "mkdir"), (os, "rename"), (os, "replace"), (os, "chmod"), (os, "fsync"), (os, "open"),
+              (os, "unlink"), (os, "rmdir"), (io, "open"), (builtins, "open"), (state, "save_file"),
+              (safetensors.torch, "save_file"), (transformers.modeling_utils, "safe_save_file"))  # fmt: skip
 
     def __init__(self, at: int | None = None, otherwise=None, *, stays: bool = False) -> None:
         self.at, self.otherwise, self.stays = at, otherwise, stays
@@ -426,7 +426,7 @@ def test_disk_that_refuses_at_any_point_of_a_save_costs_nothing_but_the_save(
         with Disk(at, refusing(number), stays=stays).used():
             try:
                 save_second(folder)
-            except CheckpointError as met:
+            except StorageError as met:
                 error = str(met)
         found = emptied()
         cursor = store(folder).resume(found)
@@ -515,7 +515,7 @@ def test_disk_that_refuses_the_result_leaves_the_one_before(saved_twice, stays):
         with Disk(at, refusing(errno.ENOSPC), stays=stays).used():
             try:
                 save_again(kind, folder, 2)
-            except CheckpointError as met:
+            except StorageError as met:
                 error = str(met)
         assert error is None or ("No space left on device" in error and "\n" not in error), f"{at} {point}"
         recover(folder)  # as loading it does
@@ -581,7 +581,7 @@ def _save_within(folder: Path, limit: int, weights: bool, pipe) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         save_again("model", folder, 2)
-    except CheckpointError as error:
+    except StorageError as error:
         pipe.send(str(error))
         return
     pipe.send(None)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from diffutron.errors import CheckpointError, InputError
+from diffutron.errors import CheckpointError, InputError, StorageError
 from diffutron.evaluation import masked_perplexity
 from diffutron.model import Loaded, LoraSettings, add_lora
 from diffutron.recipe import check
@@ -112,7 +112,7 @@ def train_on_a_full_disk(workers, folder, recipe):
         state.save_file = refuse
     try:
         execute(run, workers=workers)
-    except CheckpointError as error:
+    except StorageError as error:
         return str(error)
     finally:
         state.save_file = before

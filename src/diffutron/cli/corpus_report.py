@@ -7,13 +7,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffutron.cli.report import page, replace_file
+from diffutron.cli.report import page
+from diffutron.storage import write_bytes
 
 
 def write_corpus_report(folder: Path, report: Mapping[str, Any]) -> Path:
     """``report.html`` in the corpus's folder, from its report alone."""
     path = folder / "report.html"
-    replace_file(path, page(f"Corpus {folder.name}", body_of(report)).encode())
+    write_bytes(path, page(f"Corpus {folder.name}", body_of(report)).encode())
     return path
 
 

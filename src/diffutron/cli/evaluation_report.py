@@ -25,7 +25,8 @@ from diffutron.cli.console import (
     print_json,
     texts_of,
 )
-from diffutron.cli.report import drawing, fill_block, page, plot_loss, replace_file, text_block
+from diffutron.cli.report import drawing, fill_block, page, plot_loss, text_block
+from diffutron.storage import write_bytes
 
 HEIGHT = 3.6
 """of a picture, in inches"""
@@ -101,8 +102,8 @@ def report(
         "command": shlex.join(command), "versions": {name: version(name) for name in ("diffutron", "torch")},
     })  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / "report.json", f"{as_json(result, indent=1)}\n".encode())
-    replace_file(out / "report.html", page(f"diffutron: {model}", body_of(result)).encode())
+    write_bytes(out / "report.json", f"{as_json(result, indent=1)}\n".encode())
+    write_bytes(out / "report.html", page(f"diffutron: {model}", body_of(result)).encode())
     if json:
         print_json(result)
     else:

@@ -25,7 +25,7 @@ def merge(
     import torch
 
     from diffutron.model import load_model, save_model
-    from diffutron.model.checkpoint import check_new
+    from diffutron.storage import check_new
 
     check_new(out)
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from diffutron.cli.console import note
-from diffutron.cli.report import check_file, page, replace_file
+from diffutron.cli.report import page
+from diffutron.storage import check_file, write_bytes
 
 _STEPS = """<style>
   body {{ font-size: 17px; line-height: 1.7; }}
@@ -67,6 +68,6 @@ def render(
         rows.setdefault(frame.row, []).append(frame.as_lists)
     data = json.dumps(list(rows.values()), ensure_ascii=False).replace("<", "\\u003c")
     title = f"diffutron: {asked.get('model', trace.name)}"
-    replace_file(path, page(title, _STEPS.format(data=data), language="tr").encode("utf-8"))
+    write_bytes(path, page(title, _STEPS.format(data=data), language="tr").encode("utf-8"))
     note(f"{len(frames)} steps of {len(rows)} texts")
     print(path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from diffutron.storage import write_bytes
 
 _PAGE = """<!doctype html>
 <html lang="{language}">
@@ -58,41 +59,12 @@ def write_report(path: Path, result: dict[str, Any], records: list[dict[str, Any
         fills="\n".join(fill_block(each["prompt"], each["ways"]) for each in result["fills"]),
         texts="\n".join(text_block(each) for each in result["texts"]),
     )  # fmt: skip
-    replace_file(path, page("diffutron demo", body).encode())
+    write_bytes(path, page("diffutron demo", body).encode())
 
 
 def page(title: str, body: str, *, language: str = "en") -> str:
     """A whole page around ``body``, which is HTML; ``title`` is text."""
     return _PAGE.format(title=escape(title), body=body, language=language)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half written.
-
-    Raises:
-        InputError: ``path`` is a folder.
-    """
-    check_file(path)
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def check_file(path: Path) -> None:
-    """
-    Raises:
-        InputError: ``path`` can be no file that is to be written: a folder, or in one that is not there.
-    """
-    from diffutron.errors import InputError
-
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the file to write")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}")
 
 
 def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:

@@ -43,8 +43,8 @@ def restore(
     offline: OfflineOption = False,
 ) -> None:
     """Mend a text that was typed without Turkish letters, in haste, or read by a scanner."""
-    from diffutron.cli.report import check_file, replace_file
     from diffutron.errors import DataError
+    from diffutron.storage import check_file, write_bytes
 
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
@@ -66,7 +66,7 @@ def restore(
         fast=fast, on_progress=ProgressLine().counter("restore", "words"),
     )  # fmt: skip
     if out is not None:
-        replace_file(out, restored.text.encode("utf-8"))
+        write_bytes(out, restored.text.encode("utf-8"))
     if json:
         print_json(restored.as_dict())
     elif out is None:

@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffutron.cli.report import NO_CURVE, page, plot_loss, replace_file, running_mean, score_table, text_block
+from diffutron.cli.report import NO_CURVE, page, plot_loss, running_mean, score_table, text_block
+from diffutron.storage import write_bytes
 
 if TYPE_CHECKING:
     from diffutron.training.run import Run
@@ -42,10 +43,10 @@ def write_run_report(run: Run, *, precision: str) -> None:
         for record in sampled
         for sample in record["samples"]
     ]
-    replace_file(run.folder / "samples.jsonl", "".join(lines).encode())
+    write_bytes(run.folder / "samples.jsonl", "".join(lines).encode())
     picture = loss_picture(steps, measured)
     if picture is not None:
-        replace_file(run.folder / "loss.png", picture)
+        write_bytes(run.folder / "loss.png", picture)
     body = _BODY.format(
         model=escape(run.recipe.model), parameters=run.parameters, trainable=run.trainable,
         share=run.trainable / run.parameters, tokens=steps[-1]["tokens"] if steps else 0,
@@ -56,7 +57,7 @@ def write_run_report(run: Run, *, precision: str) -> None:
         samples="\n".join(map(_samples_of, reversed(sampled))),
         recipe=escape((run.folder / "recipe.yaml").read_text(encoding="utf-8")),
     )  # fmt: skip
-    replace_file(run.folder / "report.html", page(f"diffutron: {run.folder.name}", body).encode())
+    write_bytes(run.folder / "report.html", page(f"diffutron: {run.folder.name}", body).encode())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

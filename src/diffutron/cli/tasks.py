@@ -20,7 +20,7 @@ from diffutron.cli.console import (
     note,
     print_json,
 )
-from diffutron.cli.report import replace_file
+from diffutron.storage import write_bytes
 
 if TYPE_CHECKING:
     from diffutron.evaluation.tasks import TaskScore
@@ -76,7 +76,7 @@ def tasks(
     )
     result = {"model": loaded.name, "tasks": [score.as_dict() for score in scores]}
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / "results.json", f"{as_json(result, indent=1)}\n".encode())
+    write_bytes(out / "results.json", f"{as_json(result, indent=1)}\n".encode())
     if json:
         print_json(result)
     else:

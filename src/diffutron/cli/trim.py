@@ -40,7 +40,7 @@ def trim(
 
     from diffutron.api import DiffusionLM
     from diffutron.model import load_model, save_model
-    from diffutron.model.checkpoint import check_new
+    from diffutron.storage import check_new
     from diffutron.tokens.trim import trim as trim_model
     from diffutron.tokens.vocabulary import Budget
 

@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffutron.corpus.execute import Stage, run_stages
-from diffutron.corpus.plan import Plan, file_digest, identity, plan_build, write_json
+from diffutron.corpus.plan import Plan, identity, plan_build
 from diffutron.corpus.read import files_of
 from diffutron.corpus.settings import CorpusSettings
 from diffutron.corpus.steps import (
@@ -33,6 +32,7 @@ from diffutron.corpus.steps import (
 )  # fmt: skip
 from diffutron.corpus.tally import Tally
 from diffutron.errors import DataError
+from diffutron.storage import appearing, file_digest, recover, refused, write_json
 
 LIBRARIES = ("datatrove", "ftfy", "eldc", "py3langid", "xxhash", "numpy")
 """whose versions may change what stays"""
@@ -78,11 +78,11 @@ def build_corpus(
     goes on from there when it is started again with the same recipe and the same files.
 
     Raises:
-        DataError: a source is missing, nothing is left, the disk refuses, another build is at work on ``out``, or
-            ``out`` exists and is not a corpus.
+        DataError: a source is missing, nothing is left, another build is at work on ``out``, or ``out`` exists and
+            is not a corpus. StorageError: the disk refuses.
     """
     out = Path(out)
-    _take_back(out)
+    recover(out)
     if out.exists() and not (out / "report.json").is_file():
         raise DataError(f"{out} exists and is not a corpus; choose another folder")
     plan = plan_build(settings, out)
@@ -104,7 +104,7 @@ def build_corpus(
         shutil.rmtree(plan.folder, ignore_errors=True)  # it would be so again
         raise
     except OSError as error:
-        raise DataError(f"corpus {out} could not be written: {error.strerror or error}") from None
+        raise refused(out, error) from None
     return open_corpus(out)
 
 
@@ -165,9 +165,6 @@ class Publish(Step):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         plan = self.plan
-        draft = plan.folder / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
         tally = _total(plan)
         if tally.kept == 0:
             ends = {reason: counts.total() for reason, counts in tally.dropped.items()} | {
@@ -176,12 +173,12 @@ class Publish(Step):
             told = ", ".join(f"{number} {reason}" for reason, number in ends.items() if number)
             first = _first_fault(plan)
             raise NothingLeft(f"no document is left of {tally.read} read: {told or 'the sources are empty'}{first}")
-        for kind, suffix in (("train", "jsonl.gz"), ("heldout", "jsonl.gz"), ("quarantine", "jsonl")):
-            _join(plan.files(kind, suffix), draft / f"{kind}.{suffix}")
         report = _report(plan, tally)
-        write_json(draft / "manifest.json", _manifest(plan, draft, report), indent=2)
-        write_json(draft / "report.json", report, indent=2)
-        _replace(plan.out, draft)
+        with appearing(plan.out) as draft:
+            for kind, suffix in (("train", "jsonl.gz"), ("heldout", "jsonl.gz"), ("quarantine", "jsonl")):
+                _join(plan.files(kind, suffix), draft / f"{kind}.{suffix}")
+            write_json(draft / "manifest.json", _manifest(plan, draft, report))
+            write_json(draft / "report.json", report)
 
 
 def _first_fault(plan: Plan) -> str:
@@ -298,28 +295,3 @@ def _join(files: Iterator[Path], out: Path) -> None:
         for file in files:
             with open(file, "rb") as part:
                 shutil.copyfileobj(part, whole, 1 << 20)
-
-
-def _replace(folder: Path, draft: Path) -> None:
-    """Give ``draft`` the name ``folder``; what bore it before goes only once that is done."""
-    old = _old(folder)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    try:
-        draft.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _take_back(folder: Path) -> None:
-    """Give a corpus its name back, if a build was killed between the two renames of :func:`_replace`."""
-    if not folder.exists() and _old(folder).exists():
-        os.replace(_old(folder), folder)
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")

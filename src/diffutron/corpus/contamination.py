@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +85,10 @@ class ContaminationIndex:
             np.concatenate([np.empty(0, np.uint64), *sentences]), _weights(sentences), starts, np.array(sets, np.int32),
         )  # fmt: skip
 
-    def save(self, path: Path) -> None:
+    def save(self, file: IO[bytes]) -> None:
         """One .npz file without pickled objects."""
         arrays = {name: value for name, value in vars(self).items() if name != "names"}
-        np.savez(path, names=np.array(self.names, dtype=np.str_), **arrays, allow_pickle=False)
+        np.savez(file, names=np.array(self.names, dtype=np.str_), **arrays, allow_pickle=False)
 
     @classmethod
     def load(cls, path: Path) -> ContaminationIndex:

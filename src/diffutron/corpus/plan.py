@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,17 +93,3 @@ def identity(plan: Plan, versions: dict[str, str]) -> dict[str, Any]:
 def _state(file: Path) -> list[int]:
     stat = os.stat(file)
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
-    os.replace(draft, path)

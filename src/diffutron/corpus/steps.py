@@ -16,7 +16,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -34,12 +33,13 @@ from diffutron.corpus.conversations import messages_of, text_of, turns_of
 from diffutron.corpus.draws import draw, text_digest, uniform
 from diffutron.corpus.duplicates import MinHash, clusters, exact_key, paragraph_keys, repeated
 from diffutron.corpus.filters import TextView, build_filters
-from diffutron.corpus.plan import Plan, Task, file_digest, write_json
+from diffutron.corpus.plan import Plan, Task
 from diffutron.corpus.read import Fault, OnFault, Place, read_all, read_records
 from diffutron.corpus.settings import EvaluationSetSettings, SourceSettings
 from diffutron.corpus.tally import Sample, Tally
 from diffutron.corpus.token_length import TokenLength
 from diffutron.errors import DataError
+from diffutron.storage import file_digest, write_json, writing
 from diffutron.text import normalise
 
 KEY = np.dtype([("key", "<u8"), ("id", "<u8")])
@@ -419,21 +419,7 @@ class Beat:
     def __call__(self, share: float, read: int, *, last: bool = False) -> None:
         if last or time.monotonic() >= self._next:
             self._next = time.monotonic() + 1
-            write_json(self.path, [share, read])
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears whole when the block ends; after an error nothing is left of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with open(draft, "wb") as stream:
-            yield stream
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+            write_json(self.path, [share, read], indent=None)
 
 
 def write_array(path: Path, values: NDArray[Any]) -> None:
@@ -487,10 +473,9 @@ def build_index(plan: Plan) -> None:
     if not plan.settings.evaluation_sets or _index_file(plan).is_file():
         return
 
-    draft = _index_file(plan).with_name("draft.npz")
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    ContaminationIndex.build(_evaluation_texts(plan.settings.evaluation_sets)).save(draft)
-    os.replace(draft, _index_file(plan))
+    index = ContaminationIndex.build(_evaluation_texts(plan.settings.evaluation_sets))
+    with writing(_index_file(plan)) as stream:
+        index.save(stream)
 
 
 def _evaluation_texts(sets: Iterable[EvaluationSetSettings]) -> Iterator[tuple[str, str]]:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
-import os
-import shutil
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +19,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from diffutron.errors import CheckpointError, InputError, ModelError
+from diffutron.errors import ModelError
 from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import family_of
 from diffutron.model.lora import merge_lora
 from diffutron.model.names import is_offline, resolve_model, split_revision, weights_in
+from diffutron.storage import appearing, recover, write_json
 
 DIFFUSION_CONFIG = "diffusion_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -295,85 +292,6 @@ def save_adapter(
             (draft / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
 
 
-def check_new(folder: Path) -> None:
-    """
-    Raises:
-        InputError: something lies there, or it is the folder that one works in: nothing can take its place.
-    """
-    if folder.resolve() == Path.cwd():
-        raise InputError(f"{folder} is the folder that you are in; name one that is to be made")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not empty; choose another folder")
-
-
-@contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A draft folder beside ``folder`` that takes its name, whole, when the block ends, and vanishes if it fails.
-
-    No system can swap two folders everywhere, so the old one steps aside for a moment; :func:`recover` undoes a kill
-    in that moment.
-
-    Raises:
-        CheckpointError: the disk refused; what was at ``folder`` before is still there.
-    """
-    folder = Path(folder)
-    draft, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{kind}" for kind in ("tmp", "old"))
-    try:
-        tidy(folder)
-        draft.mkdir(parents=True)
-        yield draft
-        for path in [*draft.rglob("*"), draft]:
-            if path.is_file():
-                path.chmod(0o644)  # safetensors writes files that only their owner can read
-            _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        _sync(folder.parent)
-    except Exception as error:
-        # Libraries in Rust tell the system's refusal in words, and tokenizers with no class of its own.
-        if not isinstance(error, OSError | SafetensorError) and "(os error " not in str(error):
-            raise
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise CheckpointError(
-            f"{folder} could not be written: {reason}; mend space or permissions, then run the same command again"
-        ) from error
-    finally:
-        tidy(folder)
-
-
-def recover(folder: Path) -> None:
-    """Give a folder its name back, if its process was killed while :func:`appearing` put a newer one in its place."""
-    with contextlib.suppress(OSError):
-        for old in _left_behind(folder, "old"):
-            if not folder.exists():
-                old.rename(folder)
-
-
-def remove(path: Path) -> None:
-    """Delete a folder or a file as far as the disk lets us; whoever needs its name will complain."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def tidy(folder: Path) -> None:
-    """:func:`recover`, and remove what :func:`appearing` left beside the folder when it was killed or failed."""
-    recover(folder)
-    for left in [*_left_behind(folder, "tmp"), *(_left_behind(folder, "old") if folder.exists() else ())]:
-        remove(left)
-
-
-def _left_behind(folder: Path, kind: str) -> list[Path]:
-    return list(folder.parent.glob(f".{glob.escape(folder.name)}.????????.{kind}")) if folder.name else []
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -382,14 +300,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path} must hold a JSON object")
     return value
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

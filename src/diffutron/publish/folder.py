@@ -12,12 +12,13 @@ import yaml
 
 from diffutron.errors import DataError, InputError
 from diffutron.model import load_model, save_model
-from diffutron.model.checkpoint import appearing, check_new, read_json, write_json
+from diffutron.model.checkpoint import read_json
 from diffutron.model.names import EMBEDDED
 from diffutron.publish.card import Card, check_report
 from diffutron.publish.onnx import export_onnx
 from diffutron.publish.scan import Finding, scan
 from diffutron.publish.source import Source
+from diffutron.storage import appearing, check_new, write_json
 
 
 def make_folder(

@@ -11,8 +11,8 @@ from httpx import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from diffutron.corpus.plan import file_digest
 from diffutron.errors import InputError
+from diffutron.storage import file_digest
 
 
 def upload(

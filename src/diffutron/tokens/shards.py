@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffutron.corpus.plan import file_digest
 from diffutron.errors import DataError
-from diffutron.model.checkpoint import appearing, write_json
+from diffutron.storage import appearing, file_digest, write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import NOTHING_LEFT, LongTexts, Rows
 
@@ -94,7 +93,7 @@ def write_shards(
         shard_tokens: most tokens of a file, unless a row alone has more.
 
     Raises:
-        DataError: there is no row, or ``folder`` holds something else. CheckpointError: the disk refused.
+        DataError: there is no row, or ``folder`` holds something else. StorageError: the disk refused.
     """
     _refuse_strangers(folder)
     dtype = "uint16" if len(codec.starts_word) <= 2**16 and origin.chat is None else "uint32"

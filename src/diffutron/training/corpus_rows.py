@@ -58,7 +58,7 @@ class CorpusRows:
         """Rows of the training part on the disk, made unless they are there.
 
         Raises:
-            DataError: no row is left. CheckpointError: the disk refused.
+            DataError: no row is left. StorageError: the disk refused.
         """
         origin = Origin.of(
             self.codec, corpus=corpus.report["fingerprint"], max_tokens=self.data.max_tokens,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from diffutron.corpus import CorpusSettings
-from diffutron.errors import CheckpointError
+from diffutron.errors import CheckpointError, StorageError
 from diffutron.model import load_model
 from diffutron.tokens.rows import collate
 from diffutron.training.fit import Engine, planned_steps
@@ -78,7 +78,7 @@ def dry_run(
     try:
         folder = Path(tempfile.mkdtemp(prefix=".dry-run-", dir=near))
     except OSError as error:
-        raise CheckpointError(
+        raise StorageError(
             f"{near} takes no files: {error.strerror}; mend its permissions, or choose another place with --out"
         ) from None
     try:
@@ -138,7 +138,7 @@ def _rehearse(
     disk = _bytes_in(folder / "checkpoints") * (recipe.keep_checkpoints + 1) + _bytes_in(result)
     free = shutil.disk_usage(folder).free
     if disk > free:
-        raise CheckpointError(
+        raise StorageError(
             f"the run needs {disk / 1e9:.1f} GB for checkpoints and result, and {out} has {free / 1e9:.1f} GB; lower "
             "keep_checkpoints, or choose another place with --out"
         )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffutron.diffusion import MaskedBatch, MaskPlan, masked_nll
-from diffutron.errors import CheckpointError, InputError
+from diffutron.errors import InputError, TrainingError
 from diffutron.model import Denoiser
 from diffutron.model.families import encoder_linears
 from diffutron.tokens.codec import TextCodec
@@ -93,8 +93,8 @@ def fit(
 
     Raises:
         InputError: the recipe asks for torch.compile, and there is no C++ compiler.
-        CheckpointError: a checkpoint could not be written, or is of another run; or the loss was not finite three times
-            in a row.
+        CheckpointError: the newest checkpoint is of another run. StorageError: one could not be written.
+        TrainingError: the loss was not finite three times in a row.
         KeyboardInterrupt: passed on, after a checkpoint was kept, unless a second signal did not wait for the step.
     """
     engine = Engine(denoiser, rows, codec, recipe, workers)
@@ -132,7 +132,7 @@ def fit(
                             grad_norm, examples.tolist())  # fmt: skip
                 hooks.on_bad_step(BadStep(cursor.step + 1, sums.loss, grad_norm, epoch, examples.tolist()))
                 if bad_steps == MAX_BAD_STEPS:
-                    raise CheckpointError(
+                    raise TrainingError(
                         f"the loss was not finite {MAX_BAD_STEPS} times in a row (step "
                         f"{cursor.step + 1}); lower optimizer.learning_rate"
                     )

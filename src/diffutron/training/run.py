@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ import yaml
 from peft import PeftModel
 
 from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, changed_input, open_corpus
-from diffutron.errors import CheckpointError, RecipeError
+from diffutron.errors import CheckpointError, RecipeError, TrainingError
 from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
-from diffutron.model.checkpoint import remove, write_json
 from diffutron.model.names import weights_in
+from diffutron.storage import refused, remove, write_bytes, write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
 from diffutron.tokens.shards import open_shards
@@ -40,8 +40,8 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-_BEFORE_THE_FIRST_STEP = ("corpus", ".corpus.build", ".corpus.old", "rows", "start.txt")
-"""what an interrupted run, or who prepares one, leaves in its folder before the run is described"""
+_BEFORE_THE_FIRST_STEP = re.compile(r"corpus|rows|start\.txt|\.(corpus|rows)\..*")
+"""what an interrupted run, or who prepares one, leaves in its folder before the run is described; hidden, half done"""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def execute(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise CheckpointError(
+        raise TrainingError(
             f"out of memory, even with one text at a time; lower data.max_tokens ({run.recipe.data.max_tokens}) or "
             "set activation_checkpointing=true"
         ) from error
@@ -250,16 +250,14 @@ class _MetricsFile:
                     kept.append(line + "\n")
             except (ValueError, KeyError):
                 continue  # a line cut by a kill
-        draft = self.path.with_suffix(".tmp")
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, self.path)
+        write_bytes(self.path, "".join(kept).encode())
 
     def write(self, record: dict[str, Any]) -> None:
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise CheckpointError(f"{self.path} could not be written: {error.strerror}") from None
+            raise refused(self.path, error) from None
         self.on_record(record)
 
 
@@ -270,7 +268,7 @@ def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
         CheckpointError: something lies there that no run made, or another run that is to be gone on with.
     """
     others = [] if (folder / "run.json").is_file() or not folder.is_dir() else sorted(
-        each.name for each in folder.iterdir() if each.name not in _BEFORE_THE_FIRST_STEP
+        each.name for each in folder.iterdir() if not _BEFORE_THE_FIRST_STEP.fullmatch(each.name)
     )  # fmt: skip
     if others:
         raise CheckpointError(f"{folder} holds {others[0]!r} and no run; choose another run folder with --out")

@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diffutron.corpus.plan import file_digest
 from diffutron.errors import CheckpointError
-from diffutron.model.checkpoint import appearing, remove, tidy, write_json
+from diffutron.storage import appearing, file_digest, remove, tidy, write_json
 from diffutron.training.average import WeightAverage
 from diffutron.training.optimizer import OptimizerSet
 from diffutron.training.workers import Workers
@@ -112,7 +111,7 @@ class CheckpointStore:
         """Write a checkpoint; when the disk refuses, the older ones are untouched.
 
         Raises:
-            CheckpointError: it could not be written.
+            StorageError: it could not be written.
         """
         target = self.folder / f"step-{cursor.step:07d}"
         files = trained.gathered()
