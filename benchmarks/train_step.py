@@ -192,7 +192,7 @@ def ours(model: Any, rank: int, documents: list[np.ndarray]) -> SimpleNamespace:
     from diffutron.model import Denoiser, LoraSettings, add_lora
     from diffutron.recipe import check
     from diffutron.tokens.rows import Rows
-    from diffutron.training.fit import Engine
+    from diffutron.training.fit import Engine, PlannedStep
     from diffutron.training.recipe import TrainRecipe
 
     denoiser = Denoiser(model)
@@ -224,7 +224,7 @@ def ours(model: Any, rank: int, documents: list[np.ndarray]) -> SimpleNamespace:
     examples = np.arange(len(documents))
 
     def step() -> float:
-        loss = engine.accumulate(examples, epoch=0, epoch_step=0, progress=0.0).loss
+        loss = engine.accumulate(PlannedStep(0, 0, examples), progress=0.0).loss
         engine.trained.optimizers.clip()
         engine.trained.optimizers.step()
         engine.trained.optimizers.zero_grad()
@@ -235,7 +235,7 @@ def ours(model: Any, rank: int, documents: list[np.ndarray]) -> SimpleNamespace:
     loss = step()
     seconds = time.perf_counter() - start
     with FlopCounterMode(display=False) as counter:
-        engine.accumulate(examples, epoch=0, epoch_step=0, progress=0.0)
+        engine.accumulate(PlannedStep(0, 0, examples), progress=0.0)
     return SimpleNamespace(seconds=seconds, loss=loss, gflop=counter.get_total_flops() / 1e9)
 
 

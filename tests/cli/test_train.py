@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from rich.console import Console
 from diffutron.cli.live import RunLine, step_line
 from diffutron.cli.main import main
 from diffutron.cli.run_report import loss_picture, read_metrics, write_run_report
-from diffutron.cli.train import PROMPTS
 from diffutron.errors import DataError
+from diffutron.evaluation.beside_training import PROMPTS
 from diffutron.recipe import load_recipe
 from diffutron.testing import TINY_TEXTS, tiny_folder
 from diffutron.training.recipe import TrainRecipe
@@ -156,7 +157,7 @@ def finished_run(place):
 
 def test_report_escapes_whatever_a_model_writes(place):
     run = finished_run(place)
-    write_run_report(run, precision="precision: <b>float32</b>")
+    write_run_report(replace(run, precision=replace(run.precision, note="precision: <b>float32</b>")))
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "<img src=x>" not in page
@@ -169,14 +170,14 @@ def test_report_escapes_whatever_a_model_writes(place):
 def test_report_does_without_matplotlib(place, monkeypatch):
     run = finished_run(place)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    write_run_report(run, precision="precision: float32")
+    write_run_report(run)
     assert "pip install 'diffutron[plot]'" in (run.folder / "report.html").read_text(encoding="utf-8")
     assert not (run.folder / "loss.png").exists()
 
 
 def test_report_is_never_seen_half_written(place, monkeypatch):
     run = finished_run(place)
-    write_run_report(run, precision="precision: float32")
+    write_run_report(run)
     names = ("report.html", "samples.jsonl", "loss.png")
     before = {name: (run.folder / name).read_bytes() for name in names}
     seen = []
@@ -189,7 +190,7 @@ def test_report_is_never_seen_half_written(place, monkeypatch):
     monkeypatch.setattr("os.replace", look)
     with open(run.metrics, "a", encoding="utf-8") as stream:
         stream.write("\n" + json.dumps({**RECORD, "step": 9, "tokens": 1800}) + "\n")
-    write_run_report(run, precision="precision: bfloat16")
+    write_run_report(run)
     assert sorted(seen) == sorted(names)
 
 

@@ -18,7 +18,7 @@ from diffutron.recipe import check
 from diffutron.testing import PLAIN_CORPUS, TINY_TEXTS, tiny_codec, tiny_config, tiny_folder, tiny_tokenizer
 from diffutron.tokens.rows import Rows, encode_rows
 from diffutron.training.estimate import estimate
-from diffutron.training.fit import Engine
+from diffutron.training.fit import Engine, PlannedStep
 from diffutron.training.machine import PeakMemory, matrix_peak
 from diffutron.training.measure import measure, random_model
 from diffutron.training.recipe import TrainRecipe
@@ -123,7 +123,7 @@ def test_autograd_keeps_as_many_bytes_as_estimated(any_family, lora):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        runner.accumulate(np.arange(len(runner.rows)), epoch=0, epoch_step=0, progress=0.0)
+        runner.accumulate(PlannedStep(0, 0, np.arange(len(runner.rows))), progress=0.0)
     really = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     found = estimate(settings).memory
     assert found.activations + found.merged_lora == pytest.approx(really, rel=0.05)
@@ -144,7 +144,7 @@ def test_arithmetic_is_what_torch_counts(bert, lora, complementary):
         settings = recipe(bert, lora=lora, objective={"kind": "mlm", "mask_rate": 1.0})
     runner = engine(settings)
     with FlopCounterMode(display=False) as counter:
-        runner.accumulate(np.arange(len(runner.rows)), epoch=0, epoch_step=0, progress=0.0)
+        runner.accumulate(PlannedStep(0, 0, np.arange(len(runner.rows))), progress=0.0)
     counted = counter.get_flop_counts()["Global"]
     products = sum(flop for operation, flop in counted.items() if "attention" not in str(operation))
     found = estimate(settings)

@@ -17,7 +17,7 @@ from diffutron.recipe import check
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser, tiny_folder
 from diffutron.tokens.rows import encode_rows
 from diffutron.training.average import WeightAverage
-from diffutron.training.fit import Engine, Hooks, fit
+from diffutron.training.fit import Engine, Hooks, PlannedStep, fit
 from diffutron.training.learning_rate import LearningRateSettings, learning_rate_factor
 from diffutron.training.optimizer import OptimizerSet, OptimizerSettings, orthogonalise
 from diffutron.training.recipe import TrainRecipe
@@ -25,7 +25,12 @@ from diffutron.training.run import execute, prepare_run
 from diffutron.training.state import CheckpointStore, Cursor, Trained
 
 CODEC = tiny_codec()
-AT_START = {"epoch": 0, "epoch_step": 0, "progress": 0.0}
+
+
+def first_step(engine, examples):
+    return engine.accumulate(PlannedStep(0, 0, examples), progress=0.0)
+
+
 ROWS = encode_rows(TINY_TEXTS * 3, CODEC, max_tokens=48)
 
 
@@ -80,7 +85,7 @@ def test_accumulated_gradients_equal_one_big_batch(objective):
     for size in (48, 10_000):
         denoiser = tiny_denoiser(dtype=torch.float64)
         settings = recipe(micro_batch_tokens=size, objective={"kind": objective})
-        losses.append(Engine(denoiser, ROWS, CODEC, settings).accumulate(examples, **AT_START).loss)
+        losses.append(first_step(Engine(denoiser, ROWS, CODEC, settings), examples).loss)
         found.append(gradients(denoiser))
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
     assert found[0].keys() == found[1].keys()
@@ -101,7 +106,7 @@ def test_packed_step_equals_padded_step(family, masking):
             data={"corpus": "nowhere", "max_tokens": 48, "layout": layout}, masking=masking, micro_batch_tokens=size,
             objective={"kind": "mlm-range", "low": 0.2, "high": 0.8},
         )  # fmt: skip
-        sums = Engine(denoiser, ROWS, CODEC, settings).accumulate(np.arange(12), **AT_START)
+        sums = first_step(Engine(denoiser, ROWS, CODEC, settings), np.arange(12))
         losses.append([sums.loss, sums.mask_rate, *(rate or 0.0 for rate in sums.loss_by_rate)])
         found.append(gradients(denoiser))
     assert losses[0] == pytest.approx(losses[1], abs=1e-12)
@@ -115,7 +120,7 @@ def test_activation_checkpointing_changes_memory_and_nothing_else():
         denoiser = tiny_denoiser(dtype=torch.float64)
         add_lora(denoiser, LoraSettings(r=4, alpha=4), seed=0, base_name="tiny")
         settings = recipe(activation_checkpointing=again)
-        Engine(denoiser.train(), ROWS, CODEC, settings).accumulate(np.arange(12), **AT_START)
+        first_step(Engine(denoiser.train(), ROWS, CODEC, settings), np.arange(12))
         found.append(gradients(denoiser))
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
@@ -371,7 +376,7 @@ def test_compiled_layers_change_speed_and_nothing_else(family):
         denoiser = tiny_denoiser(family, dtype=torch.float64)
         add_lora(denoiser, LoraSettings(r=4, alpha=4), seed=0, base_name="tiny")
         engine = Engine(denoiser.train(), ROWS, CODEC, recipe(compile=compiled))
-        found.append((engine.accumulate(np.arange(12), **AT_START).loss, gradients(denoiser)))
+        found.append((first_step(engine, np.arange(12)).loss, gradients(denoiser)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-10)
     for name, gradient in found[0][1].items():
         assert torch.allclose(gradient, found[1][1][name], atol=1e-9), name

@@ -50,7 +50,7 @@ def test_bfloat16_products_leave_loss_and_gradient_near_float32(monkeypatch):
     from diffutron.recipe import check
     from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser
     from diffutron.tokens.rows import encode_rows
-    from diffutron.training.fit import Engine
+    from diffutron.training.fit import Engine, PlannedStep
     from diffutron.training.recipe import TrainRecipe
 
     monkeypatch.setattr(precision, "gains_from_bfloat16", lambda device: True)  # emulated, where the machine has none
@@ -63,7 +63,7 @@ def test_bfloat16_products_leave_loss_and_gradient_near_float32(monkeypatch):
         values = {"model": "tiny", "data": {"corpus": "nowhere", "max_tokens": 48}, "train_tokens": 10,
                   "objective": {"kind": "mlm", "mask_rate": 0.4}, "precision": choice}  # fmt: skip
         engine = Engine(denoiser, rows, codec, check(values, TrainRecipe, place="test"))
-        loss = engine.accumulate(np.arange(8), epoch=0, epoch_step=0, progress=0.0).loss
+        loss = engine.accumulate(PlannedStep(0, 0, np.arange(8)), progress=0.0).loss
         gradient = torch.cat([param.grad.ravel() for param in denoiser.parameters() if param.grad is not None])
         found.append((loss, gradient))
     assert found[0][0] != found[1][0]  # it did compute in another precision

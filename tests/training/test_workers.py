@@ -25,6 +25,7 @@ from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import encode_rows
 from diffutron.training import state
 from diffutron.training.fit import Hooks, fit
+from diffutron.training.precision import choose_precision
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.run import Run, execute
 from diffutron.training.state import CheckpointStore
@@ -59,7 +60,8 @@ def prepared(folder: Path, recipe: TrainRecipe, family: str) -> Run:
         denoiser.requires_grad_(True)
     codec = TextCodec(TOKENIZER)
     rows = encode_rows(TINY_TEXTS * 3, codec, max_tokens=48)
-    return Run(recipe, folder, Loaded("tiny", denoiser, TOKENIZER, {}), codec, None, rows, peft_model)
+    precision = choose_precision("float32", torch.device("cpu"))
+    return Run(recipe, folder, Loaded("tiny", denoiser, TOKENIZER, {}), codec, None, rows, peft_model, precision)
 
 
 # What follows runs in each of the two processes; a test gives its name and arguments, and gets what each returns.

@@ -28,12 +28,9 @@ steps. {precision}.</p>
 <pre>{recipe}</pre>"""
 
 
-def write_run_report(run: Run, *, precision: str) -> None:
-    """Rewrite all three, each in one rename; without matplotlib there is no ``loss.png``.
-
-    Args:
-        precision: one line on what the run computes in.
-    """
+def write_run_report(run: Run) -> None:
+    """Rewrite all three, each in one rename; without matplotlib there is no ``loss.png``."""
+    precision = run.precision.note
     records = read_metrics(run.metrics)
     steps = [record for record in records if "loss" in record]
     measured = [record for record in records if "perplexity" in record]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +12,9 @@ import typer
 from diffutron.cli.console import JsonOption, OfflineOption, SetOption, count, duration, note, print_json
 
 if TYPE_CHECKING:
-    from diffutron.evaluation.hiding import AtRate
-    from diffutron.evaluation.questions import TextQuestions
     from diffutron.training.recipe import TrainRecipe
-    from diffutron.training.run import Run
     from diffutron.training.workers import Workers
 
-PROMPTS = ("", "Bir varmış bir yokmuş", "Türkiye'nin")
-SAMPLE_TOKENS = 48
 DRY_RUN_TEXTS = 8
 MOST_MINUTES = 1_000_000
 
@@ -126,19 +119,22 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
     from diffutron.cli.live import RunLine
     from diffutron.cli.run_report import write_run_report
     from diffutron.cli.tensorboard import TensorBoardLog
-    from diffutron.training.precision import choose_precision
+    from diffutron.evaluation.beside_training import evaluation_of
     from diffutron.training.run import execute, prepare_run
     from diffutron.training.state import Resume
 
     events = TensorBoardLog(folder) if tensorboard and workers.is_first else None
     run = prepare_run(settings, folder, on_corpus=show_progress("corpus"), workers=workers, resume=Resume(resume))
-    precision = choose_precision(settings.precision, next(run.loaded.denoiser.parameters()).device).note
     with RunLine(quiet=not workers.is_first) as line:
         line.note(
             f"{settings.model}: {count(run.parameters)} parameters, {count(run.trainable)} trained "
             f"({run.trainable / run.parameters:.2%}) | {len(run.rows)} rows, {count(run.rows.lengths.sum())} tokens"
         )
-        line.note(precision if workers.size == 1 else f"{precision} | {workers.size} workers, {settings.workers}")
+        line.note(
+            run.precision.note
+            if workers.size == 1
+            else f"{run.precision.note} | {workers.size} workers, {settings.workers}"
+        )
 
         def show(record: dict[str, Any]) -> None:
             if "loss" in record:
@@ -151,7 +147,7 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
             if events is not None:
                 events.write(record)
             if "samples" in record:
-                write_run_report(run, precision=precision)
+                write_run_report(run)
 
         try:
             return execute(run, workers=workers, on_record=show, evaluate=evaluation_of(run))
@@ -161,6 +157,7 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
 
 
 def _rehearse(settings: TrainRecipe, folder: Path, json: bool) -> None:
+    from diffutron.evaluation.beside_training import evaluation_of
     from diffutron.training.dry_run import Stage, dry_run
 
     def show(stage: Stage) -> None:
@@ -177,52 +174,3 @@ def _rehearse(settings: TrainRecipe, folder: Path, json: bool) -> None:
         f"{count(result.tokens_per_second)} tok/s | to the end {to_end} | peak memory {count(result.peak_bytes)}B | "
         f"disk {count(result.disk_bytes)}B of {count(result.free_bytes)}B"
     )
-
-
-def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dict[str, Any]]:
-    """What is measured beside the loop: masked perplexity of the held-out part, if there is one, and samples.
-
-    At 15 % for texts, in windows as long as the rows of the training; at 50 % for the answers of conversations, which
-    are short. Every worker computes the same; a sharded model needs them all.
-
-    Args:
-        max_texts: how many held-out texts at most.
-    """
-    from diffutron.evaluation.perplexity import perplexity_of
-    from diffutron.generation import Generator, Request, SamplerSettings
-    from diffutron.training.run import diffusion_config
-
-    denoiser, codec = run.loaded.denoiser, run.codec
-    read, hiding = _heldout_questions(run, max_texts)
-    learned_end = diffusion_config(run)["learned_end"]
-    requests = []
-    for prompt in PROMPTS:
-        room = denoiser.max_positions - 1 - len(codec.encode(prompt))
-        if room > 0:
-            requests.append(Request(prompt, min(SAMPLE_TOKENS, room)))
-
-    def evaluate() -> dict[str, Any]:
-        scores = perplexity_of(denoiser, codec, read, hiding).as_dict() if read is not None else {}
-        generator = Generator(denoiser, codec, learned_end=learned_end)  # a reader is of the weights as they were
-        samples = generator.complete(requests, SamplerSettings())
-        return {**scores, "samples": [sample.as_dict() for sample in samples]}
-
-    return evaluate
-
-
-def _heldout_questions(run: Run, max_texts: int | None) -> tuple[TextQuestions | None, AtRate]:
-    from diffutron.corpus import read_texts
-    from diffutron.corpus.read import read_all
-    from diffutron.evaluation.hiding import AtRate
-    from diffutron.evaluation.questions import ask_for_rows, ask_for_texts, window_tokens
-    from diffutron.tokens.rows import Rows
-
-    maker, file, max_tokens = run.row_maker, run.corpus.heldout, run.recipe.data.max_tokens
-    hiding = AtRate(0.15 if maker.chat is None else 0.5)
-    if not run.corpus.report["heldout"]:
-        return None, hiding
-    if maker.chat is not None:
-        made = list(maker.make(itertools.islice(read_all(file), max_texts)))
-        return ask_for_rows(Rows.of(made, marked=True)) if made else None, hiding
-    texts = itertools.islice(read_texts(file), max_texts)
-    return ask_for_texts(texts, run.codec, max_tokens=min(max_tokens, window_tokens(run.loaded.denoiser))), hiding

@@ -168,7 +168,7 @@ def _on_less_text(recipe: TrainRecipe, out: Path) -> tuple[TrainRecipe, bool]:
 
 def _two_steps(run: Run) -> dict[str, Any]:
     steps = itertools.islice(planned_steps(run.rows, run.recipe, Cursor()), 2)
-    tokens = sum(int(run.rows.lengths[examples].sum()) for _, _, examples in steps)
+    tokens = sum(int(run.rows.lengths[step.examples].sum()) for step in steps)
     return {
         "train_tokens": tokens, "epochs": None, "evaluate_every_tokens": None, "checkpoint_every_tokens": tokens + 1,
         "keep_checkpoints": 1,

@@ -29,7 +29,7 @@ from diffutron.training.average import WeightAverage
 from diffutron.training.learning_rate import learning_rate_factor
 from diffutron.training.masking import Masker
 from diffutron.training.optimizer import OptimizerSet
-from diffutron.training.precision import Precision, choose_precision
+from diffutron.training.precision import Precision, agreed_precision
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.state import CheckpointStore, Cursor, Trained
 from diffutron.training.workers import Workers
@@ -109,45 +109,23 @@ def fit(
     # torchrun hands a signal on that its workers have had already, and the workers need each other to save.
     interrupt = _Interrupt(patient=workers.size > 1)
     try:
-        for epoch, epoch_step, examples in planned_steps(rows, recipe, cursor):
+        for planned in planned_steps(rows, recipe, cursor):
             if cursor.tokens >= total_tokens:
                 break
-            progress = cursor.tokens / total_tokens
-            factor = learning_rate_factor(recipe.learning_rate, tokens=cursor.tokens, total_tokens=total_tokens)
-            trained.optimizers.set_factor(factor)
-            # Dropout, where a model has any.
-            torch.manual_seed((recipe.seed << 32) + (workers.rank << 24) + cursor.step)
-            sums, limit = engine.accumulate_within_memory(
-                examples, epoch=epoch, epoch_step=epoch_step, progress=progress, limit=cursor.micro_batch_tokens
+            taken = engine.take(planned, cursor, total_tokens)
+            cursor = cursor.advanced(
+                int(rows.lengths[planned.examples].sum()), epoch=planned.epoch, epoch_step=planned.epoch_step
             )
-            grad_norm = trained.optimizers.clip()
-            if math.isfinite(sums.loss) and math.isfinite(grad_norm):
-                trained.optimizers.step()
-                bad_steps = 0
-                if trained.average is not None:
-                    trained.average.update(cursor.step)
-            else:
-                bad_steps += 1
-                log.warning("step %d: loss %s, gradient norm %s; skipped, examples %s", cursor.step + 1, sums.loss,
-                            grad_norm, examples.tolist())  # fmt: skip
-                hooks.on_bad_step(BadStep(cursor.step + 1, sums.loss, grad_norm, epoch, examples.tolist()))
-                if bad_steps == MAX_BAD_STEPS:
-                    raise TrainingError(
-                        f"the loss was not finite {MAX_BAD_STEPS} times in a row (step "
-                        f"{cursor.step + 1}); lower optimizer.learning_rate"
-                    )
-            trained.optimizers.zero_grad()
-            cursor = cursor.advanced(int(rows.lengths[examples].sum()), epoch=epoch, epoch_step=epoch_step)
-            cursor = replace(cursor, micro_batch_tokens=limit)
-            speed = clock.speed(cursor.tokens)
-            hooks.on_step(
-                StepRecord(
-                    step=cursor.step, tokens=cursor.tokens, loss=sums.loss, mask_rate=sums.mask_rate,
-                    learning_rate=recipe.optimizer.learning_rate * factor, grad_norm=grad_norm,
-                    tokens_per_second=speed, progress=min(1.0, cursor.tokens / total_tokens),
-                    seconds_left=max(0, total_tokens - cursor.tokens) / speed, loss_by_rate=sums.loss_by_rate,
+            cursor = replace(cursor, micro_batch_tokens=taken.micro_batch_tokens)
+            bad_steps = 0 if taken.is_finite else bad_steps + 1
+            if not taken.is_finite:
+                hooks.on_bad_step(taken.as_bad_step(cursor.step, planned))
+            if bad_steps == MAX_BAD_STEPS:
+                raise TrainingError(
+                    f"the loss was not finite {MAX_BAD_STEPS} times in a row (step {cursor.step}); lower "
+                    "optimizer.learning_rate"
                 )
-            )  # fmt: skip
+            hooks.on_step(taken.as_record(cursor, total_tokens, speed=clock.speed(cursor.tokens)))
             every = recipe.evaluate_every_tokens
             if every is not None and cursor.tokens // every > evaluated_at // every:
                 evaluated_at, evaluated_step = cursor.tokens, cursor.step
@@ -177,12 +155,50 @@ def fit(
 
 
 @dataclass(frozen=True)
+class PlannedStep:
+    """The examples of one optimizer step, and where it stands in its pass over the rows."""
+
+    epoch: int
+    epoch_step: int
+    examples: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class StepSums:
     """What the micro-batches of one step add up to."""
 
     loss: float
     mask_rate: float
     loss_by_rate: list[float | None]
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    """One optimizer step, done; or skipped, where loss or gradient was not finite.
+
+    Attributes:
+        micro_batch_tokens: what memory allowed, None if it is the recipe's.
+    """
+
+    sums: StepSums
+    grad_norm: float
+    learning_rate: float
+    micro_batch_tokens: int | None
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.sums.loss) and math.isfinite(self.grad_norm)
+
+    def as_record(self, cursor: Cursor, total_tokens: int, *, speed: float) -> StepRecord:
+        return StepRecord(
+            step=cursor.step, tokens=cursor.tokens, loss=self.sums.loss, mask_rate=self.sums.mask_rate,
+            learning_rate=self.learning_rate, grad_norm=self.grad_norm, tokens_per_second=speed,
+            progress=min(1.0, cursor.tokens / total_tokens), seconds_left=max(0, total_tokens - cursor.tokens) / speed,
+            loss_by_rate=self.sums.loss_by_rate,
+        )  # fmt: skip
+
+    def as_bad_step(self, step: int, planned: PlannedStep) -> BadStep:
+        return BadStep(step, self.sums.loss, self.grad_norm, planned.epoch, planned.examples.tolist())
 
 
 class DenoisingLoss(nn.Module):
@@ -216,9 +232,7 @@ class Engine:
         self.objective = recipe.objective.build()
         self.masker = Masker(self.objective, recipe.masking, codec, recipe.seed)
         self.device = next(denoiser.parameters()).device
-        self.precision = choose_precision(recipe.precision, self.device)
-        if workers.total([self.precision.narrow])[0] < workers.size:  # each tried its own CPU; all must do the same
-            self.precision = choose_precision("float32", self.device)
+        self.precision = agreed_precision(recipe.precision, self.device, workers)
         _configure(denoiser, recipe)
         self.module = workers.prepare(DenoisingLoss(denoiser, self.precision))
         matrices = [f"model.{name}.weight" for name in encoder_linears(denoiser.model)]
@@ -226,8 +240,29 @@ class Engine:
         optimizers = OptimizerSet(recipe.optimizer, denoiser, matrices=matrices, narrow=self.precision.narrow)
         self.trained = Trained(denoiser, optimizers, average, workers)
 
+    def take(self, planned: PlannedStep, cursor: Cursor, total_tokens: int) -> TakenStep:
+        """Do the step that begins at ``cursor``; one that is not finite changes nothing but the log."""
+        optimizers, average = self.trained.optimizers, self.trained.average
+        factor = learning_rate_factor(self.recipe.learning_rate, tokens=cursor.tokens, total_tokens=total_tokens)
+        optimizers.set_factor(factor)
+        # Dropout, where a model has any.
+        torch.manual_seed((self.recipe.seed << 32) + (self.workers.rank << 24) + cursor.step)
+        sums, limit = self.accumulate_within_memory(
+            planned, progress=cursor.tokens / total_tokens, limit=cursor.micro_batch_tokens
+        )
+        taken = TakenStep(sums, optimizers.clip(), self.recipe.optimizer.learning_rate * factor, limit)
+        if taken.is_finite:
+            optimizers.step()
+            if average is not None:
+                average.update(cursor.step)
+        else:
+            log.warning("step %d: loss %s, gradient norm %s; skipped, examples %s", cursor.step + 1, sums.loss,
+                        taken.grad_norm, planned.examples.tolist())  # fmt: skip
+        optimizers.zero_grad()
+        return taken
+
     def accumulate_within_memory(
-        self, examples: NDArray[np.int64], *, epoch: int, epoch_step: int, progress: float, limit: int | None
+        self, planned: PlannedStep, *, progress: float, limit: int | None
     ) -> tuple[StepSums, int | None]:
         """:meth:`accumulate`, with micro-batches halved as often as memory runs out.
 
@@ -236,8 +271,7 @@ class Engine:
         """
         while True:
             try:
-                sums = self.accumulate(examples, epoch=epoch, epoch_step=epoch_step, progress=progress, limit=limit)
-                return sums, limit
+                return self.accumulate(planned, progress=progress, limit=limit), limit
             except RuntimeError as error:
                 size = limit or self.recipe.micro_batch_tokens
                 if not is_out_of_memory(error) or self.workers.size > 1 or size <= int(self.rows.lengths.max()):
@@ -249,12 +283,11 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def accumulate(
-        self, examples: NDArray[np.int64], *, epoch: int, epoch_step: int, progress: float, limit: int | None = None
-    ) -> StepSums:
+    def accumulate(self, planned: PlannedStep, *, progress: float, limit: int | None = None) -> StepSums:
         """Leave the gradient of one optimizer step in the parameters."""
+        examples, epoch = planned.examples, planned.epoch
         packed = self.recipe.data.layout == "packed"
-        times = self.masker.times(examples, epoch=epoch, step=epoch_step)
+        times = self.masker.times(examples, epoch=epoch, step=planned.epoch_step)
         places = {int(example): place for place, example in enumerate(examples)}
         parts = micro_batches(
             examples, self.rows.lengths, max_tokens=limit or self.recipe.micro_batch_tokens, packed=packed
@@ -326,8 +359,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def planned_steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-    """(epoch, step in epoch, examples) from the cursor on, without end."""
+def planned_steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[PlannedStep]:
+    """The steps from the cursor on, without end."""
     epoch, skip = cursor.epoch, cursor.epoch_step
     difficulty = rows.num_learned if recipe.data.order == "short-answers-first" else None
     while True:
@@ -335,7 +368,7 @@ def planned_steps(rows: Rows, recipe: TrainRecipe, cursor: Cursor) -> Iterator[t
             rows.lengths, seed=recipe.seed, epoch=epoch, batch_tokens=recipe.batch_tokens, difficulty=difficulty
         )
         for index in range(skip, len(plan)):
-            yield epoch, index, plan[index]
+            yield PlannedStep(epoch, index, plan[index])
         epoch, skip = epoch + 1, 0
 
 

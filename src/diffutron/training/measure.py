@@ -18,7 +18,7 @@ from diffutron.model.known import config_of
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
 from diffutron.training.estimate import Estimate, check_length, estimate
-from diffutron.training.fit import Engine
+from diffutron.training.fit import Engine, PlannedStep
 from diffutron.training.machine import PeakMemory, default_device, matrix_peak
 from diffutron.training.recipe import TrainRecipe
 
@@ -104,7 +104,7 @@ def measure(
 def take_step(engine: Engine, examples: NDArray[np.int64], *, number: int) -> tuple[float, float]:
     """One optimizer step on ``examples``; seconds of its forward and backward passes, and of its update."""
     start = time.monotonic()
-    engine.accumulate(examples, epoch=number, epoch_step=0, progress=1.0)
+    engine.accumulate(PlannedStep(number, 0, examples), progress=1.0)
     between = time.monotonic()
     engine.trained.optimizers.clip()
     engine.trained.optimizers.step()

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from diffutron.training.machine import matrix_peak
+from diffutron.training.workers import Workers
 
 WORTHWHILE = 1.2
 """How much faster products in bfloat16 have to be on a CPU. Where they are, it is by more than twice."""
@@ -53,6 +54,12 @@ def choose_precision(choice: Choice, device: torch.device) -> Precision:
     else:
         note = f"precision: float32, on {device.type}"
     return Precision(device.type, narrow, note)
+
+
+def agreed_precision(choice: Choice, device: torch.device, workers: Workers) -> Precision:
+    """:func:`choose_precision`, the same for all workers: each tries its own CPU, and one that is slow decides."""
+    own = choose_precision(choice, device)
+    return own if workers.total([own.narrow])[0] == workers.size else choose_precision("float32", device)
 
 
 @cache

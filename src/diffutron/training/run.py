@@ -28,7 +28,7 @@ from diffutron.tokens.shards import open_shards
 from diffutron.training.corpus_rows import CorpusRows
 from diffutron.training.estimate import check_length
 from diffutron.training.fit import BadStep, Hooks, StepRecord, fit, is_out_of_memory
-from diffutron.training.precision import choose_precision
+from diffutron.training.precision import Precision, agreed_precision
 from diffutron.training.recipe import TrainRecipe
 from diffutron.training.state import CheckpointStore, Cursor, Resume
 from diffutron.training.workers import Workers
@@ -55,6 +55,7 @@ class Run:
     corpus: BuiltCorpus
     rows: Rows
     peft_model: PeftModel | None
+    precision: Precision
     resume: Resume = Resume.AUTO
 
     @property
@@ -118,7 +119,8 @@ def prepare_run(
     rows = _rows(maker, folder, corpus, workers)
     if maker.chat is not None:
         loaded.tokenizer.chat_template = maker.chat.template  # what it was trained with goes with it
-    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model, resume)
+    precision = agreed_precision(recipe.precision, next(loaded.denoiser.parameters()).device, workers)
+    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model, precision, resume)
 
     def describe() -> None:
         if resume is Resume.NEVER:  # now that everything else is known to be well
@@ -345,7 +347,7 @@ def _manifest(run: Run) -> dict[str, Any]:
         "machine": {
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),
-            "precision": choose_precision(run.recipe.precision, next(run.loaded.denoiser.parameters()).device).name,
+            "precision": run.precision.name,
         },
         "corpus_fingerprint": run.corpus.report["fingerprint"],
         "run_fingerprint": run.fingerprint,
