@@ -39,11 +39,8 @@ def compare(
 ) -> None:
     """Put models side by side: bits a character, masked perplexity, speed, memory; differences are from the first."""
     from diffutron.evaluation.side_by_side import side_by_side
-    from diffutron.model.names import resolve_model
 
     texts = texts_of(data, text_field)
-    for name in models:
-        resolve_model(name)  # before the first is measured
     show = ProgressLine().counters("eval compare", "windows")
     rows = []
     for row in side_by_side(

@@ -12,6 +12,7 @@ from diffutron.evaluation.bound import NUM_DRAWS, LikelihoodBound, compare_bound
 from diffutron.evaluation.perplexity import MaskedPerplexity, are_comparable, compare, masked_perplexity
 from diffutron.evaluation.score import Difference
 from diffutron.model import load_model
+from diffutron.model.names import resolve_model
 from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
 from diffutron.training.machine import PeakMemory
@@ -71,10 +72,12 @@ def side_by_side(
         models: names as :func:`~diffutron.model.load_model` takes them; differences are from the first.
 
     Raises:
-        InputError: fewer than two models.
+        InputError: fewer than two models. ModelError: one is unknown.
     """
     if len(models) < 2:
         raise InputError("a comparison needs at least two models")
+    for name in models:
+        resolve_model(name)  # before the first is measured
     first: Measured | None = None
     for name in models:
         loaded = load_model(name)
