@@ -39,12 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/heldout"), help="the folder of held-out files")
     parser.add_argument("--max-texts", type=int, default=50, help="for the curve and the bound")
+    parser.add_argument("--with", dest="others", type=Path, action="append", default=[],
+                        help="what another eval command printed of mini with --json; may be repeated")  # fmt: skip
     parser.add_argument("--answers", type=Path, help="held-out conversations")
     parser.add_argument("--max-answers", type=int, default=300)
     parser.add_argument("--tables-only", action="store_true", help="from the numbers that lie there")
     options = parser.parse_args()
     if not options.tables_only:
-        measure(options.data, options.max_texts)
+        measure(options.data, options.max_texts, options.others)
     if options.answers:
         judge(options.answers, options.max_answers)
     numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
@@ -55,12 +57,14 @@ def main() -> None:
         page.write_text(filled(page.read_text(encoding="utf-8"), numbers), encoding="utf-8")
 
 
-def measure(data: Path, max_texts: int) -> None:
+def measure(data: Path, max_texts: int, others: list[Path]) -> None:
     out = ROOT / "runs" / "results"
     command = [sys.executable, "-m", "diffutron", "eval", "report", "mini", "--before", "mini-base", "--offline",
                "--max-texts", str(max_texts), "--out", str(out)]  # fmt: skip
     for name in SETS:
         command += ["--data", str(data / f"{name}.jsonl.gz")]
+    for path in others:
+        command += ["--with", str(path)]
     subprocess.run(command, check=True)
     NUMBERS.parent.mkdir(exist_ok=True)
     NUMBERS.write_bytes((out / "report.json").read_bytes())

@@ -13,8 +13,10 @@ import pytest
 from diffutron.cli.console import ProgressLine, as_json
 from diffutron.cli.evaluation_report import body_of, names_of
 from diffutron.cli.main import main
+from diffutron.cli.report_sections import read_result
 from diffutron.errors import InputError
 from diffutron.evaluation.side_by_side import side_by_side
+from diffutron.evaluation.tasks import TaskScore
 from diffutron.model import Loaded, save_model
 from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
 
@@ -179,6 +181,7 @@ def test_only_one_of_the_compared_models_is_in_memory(monkeypatch):
         return Loaded(name, denoiser, tiny_tokenizer(), {})
 
     monkeypatch.setattr("diffutron.evaluation.side_by_side.load_model", load)
+    monkeypatch.setattr("diffutron.evaluation.side_by_side.resolve_model", lambda name: name)
     assert len(list(side_by_side(["a", "b", "c"], TINY_TEXTS[:2], mask_rate=0.5, num_draws=2))) == 3
 
 
@@ -274,6 +277,68 @@ def test_report_holds_every_number_twice_as_page_and_as_json(run, place):
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
+
+
+TASK = TaskScore(
+    "xcopa_tr", "acc", value=0.55, standard_error=0.05, low=0.452, high=0.644, mc_standard_error=0.012, chance=0.5,
+    majority=None, one_answer=0.5, num_documents=100, num_cut=0, estimator="bound", num_draws=128, seed=0,
+    fingerprint="ad68a3764728737e",
+)  # fmt: skip
+
+
+def test_what_other_commands_measured_becomes_sections_of_the_report(run, place):
+    pairs = [{"text": text, "pair": text[::-1], "near": number / 9} for number, text in enumerate(TINY_TEXTS * 2)]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in pairs), encoding="utf-8")
+    probe = ("--train", "pairs.jsonl", "--test", "pairs.jsonl", "--text-pair", "pair", "--score", "near")
+    kept = {
+        "ppl": run(*PPL, "--mask-rate", 0.5, "--by", "kind", "--json"),
+        "compare": run("eval", "compare", "one", "other", "--data", "texts.jsonl", "--json"),
+        "generation": run("eval", "generation", "--model", "one", "--texts", "texts.jsonl",
+                          "--reference", "texts.jsonl", "--json"),
+        "probes": run("eval", "probes", "--model", "one", "--against", "other", *probe, "--json"),
+        "chat": run("eval", "chat", "--model", "one", "--max-new-tokens", 2, "--steps", 1, "--json"),
+        "tasks": json.dumps({"kind": "tasks", "model": "one", "tasks": [TASK.as_dict()]}),
+    }  # fmt: skip
+    found = {name: json.loads(text) for name, text in kept.items()}
+    report = ["eval", "report", "one", "--data", "texts.jsonl", "--out", "out", "--seeds", 1, "--draws", 2]
+    for name, text in kept.items():
+        (place / f"{name}.json").write_text(text, encoding="utf-8")
+        report += ["--with", f"{name}.json"]
+    run(*report)
+    page = (place / "out" / "report.html").read_text(encoding="utf-8")
+    for number in (
+        f"{found['ppl']['by kind'][0]['perplexity']:.2f}",
+        f"{found['compare']['models'][1]['bits_difference']['value']:+.3f}",
+        f"{found['generation']['texts']['samples']['distinct_1']['value']:.3f}",
+        f"{found['probes']['cosine']['difference']['value']:+.3f}",
+        f"{found['chat']['models']['one']['followed']['value']:.1%}",
+        "55.0%", "45.2% to 64.4%", "1.2%", "50.0%", "at chance",
+    ):  # fmt: skip
+        assert number in page
+    written = json.loads((place / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [each["kind"] for each in written["others"]] == list(kept)
+    assert written["command"].count("--with") == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "x.json cannot be read: "),
+        ("[]", "x.json is nothing that diffutron eval ppl, tasks, generation, probes, chat, compare printed"),
+        ('{"kind": "tasks", "model": "one", "tasks": [{}]}', "x.json is nothing that diffutron eval"),
+        ('{"kind": "tasks", "model": "two", "tasks": []}', "x.json measures 'two', not 'one'"),
+    ],
+)
+def test_what_no_other_command_measured_of_the_model_is_refused_at_once(run, place, content, says):
+    (place / "x.json").write_text(content, encoding="utf-8")
+    assert says in run("eval", "report", "one", "--data", "gone.jsonl", "--with", "x.json", code=1)
+
+
+def test_answers_are_counted_in_a_report_and_not_kept(place):
+    own = {"followed": {"value": 0.5, "low": 0.4, "high": 0.6}, "answers": ["as in somebody's text"]}
+    chat = {"kind": "chat", "num": 1, "seed": 0, "models": {"one": own}}
+    (place / "chat.json").write_text(json.dumps(chat), encoding="utf-8")
+    assert read_result(place / "chat.json", model="one")["models"] == {"one": {"followed": own["followed"]}}
 
 
 def test_report_of_a_run_shows_its_loss_and_a_folder_without_one_is_an_error(run, place):

@@ -63,6 +63,19 @@ def publish(monkeypatch, capsys, tmp_path):
     return publish
 
 
+def test_the_card_has_the_tasks_of_the_report_beside_chance(model, tmp_path, publish):
+    task = {"task": "xcopa_tr", "metric": "acc", "value": 0.5512, "low": 0.452, "high": 0.644, "chance": 0.5,
+            "majority": None, "num_documents": 100, "seed": 0, "fingerprint": "ad68a3764728737e"}  # fmt: skip
+    others = [{"kind": "probes"}, {"kind": "tasks", "tasks": [task]}]
+    (tmp_path / "report.json").write_text(json.dumps(report_of(model, others=others)))
+    publish("tiny", "--out", "out", "--license", "apache-2.0", "--report", "report.json")
+    row = "| xcopa_tr, acc | 55.1 % | 45.2 – 64.4 % | 50.0 % | ? % | 100 | 0 | ad68a3764728737e |"
+    for card in ("README.md", "README.tr.md"):
+        assert row in (tmp_path / "out" / card).read_text(encoding="utf-8")
+    head = yaml.safe_load((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert head["model-index"][0]["results"][-1]["metrics"] == [{"type": "acc", "name": "acc", "value": 0.5512}]
+
+
 def test_the_folder_is_plain_and_loads_with_transformers_alone(model, tmp_path, publish):
     (tmp_path / "report.json").write_text(json.dumps(report_of(model)))
     publish("tiny", "--out", "out", "--license", "apache-2.0", "--report", "report.json", "--dtype", "float32")

@@ -81,8 +81,8 @@ def chat(
     questions, wanted = asked(conversations)
     groups = [each.group for each in conversations]
     result: dict[str, Any] = {
-        "data": str(data), "num": len(questions), "unfit": unfit, "seed": seed, "max_new_tokens": max_new_tokens,
-        "sampler": settings.model_dump(mode="json"), "models": {},
+        "kind": "chat", "data": str(data), "num": len(questions), "unfit": unfit, "seed": seed,
+        "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(mode="json"), "models": {},
     }  # fmt: skip
     scores: dict[str, AnswerScores] = {}
     if questions:
@@ -157,17 +157,17 @@ def _followed(chat: Chat, settings: Any, max_new_tokens: int, seed: int) -> dict
     return {**asdict(found), "unread": sum(reply.finish_reason == "failed" for reply in replies)}
 
 
-_COLUMNS = (("exact", "exact"), ("f1", "F1 of words"), ("chrf", "chrF"), ("ended", "ended itself"),
+COLUMNS = (("exact", "exact"), ("f1", "F1 of words"), ("chrf", "chrF"), ("ended", "ended itself"),
             ("tagged", "with a tag"), ("followed", "instructions"))  # fmt: skip
 
 
 def _print(result: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for _, title in _COLUMNS:
+    for _, title in COLUMNS:
         table.add_column(title)
     for name, own in result["models"].items():
-        table.add_row(name, *(_cell(own.get(column)) for column, _ in _COLUMNS))
+        table.add_row(name, *(_cell(own.get(column)) for column, _ in COLUMNS))
     Console(width=140).print(table)
     for name, differences in result["differences"].items():
         told = "; ".join(

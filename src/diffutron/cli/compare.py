@@ -50,7 +50,7 @@ def compare(
         if not json:
             print(_told(row, rows[0]), flush=True)
     if json:
-        print_json({"data": str(data), "models": [row.as_dict() for row in rows]})
+        print_json({"kind": "compare", "data": str(data), "models": [row.as_dict() for row in rows]})
         return
     bound = rows[0].bound
     print(

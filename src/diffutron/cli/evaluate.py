@@ -132,7 +132,7 @@ def ppl(
         ]
         groups_json = {name: [asdict(each) for each in scores] for name, scores in parts.items()}
         body = rows[0] if len(rows) == 1 else {"curve": rows}
-        print_json({"model": lm.name, "data": str(data), **body, **groups_json})
+        print_json({"kind": "ppl", "model": lm.name, "data": str(data), **body, **groups_json})
         return
     for result, difference in found:
         spread = interval(result.perplexity, result.low, result.high, ".3f")
@@ -202,7 +202,7 @@ def bound(
     show = ProgressLine().counter("eval bound", "windows")
     result = lm.bound(texts, num_draws=draws, seed=seed, on_progress=show)
     if json:
-        print_json({"model": lm.name, "data": str(data), **result.as_dict()})
+        print_json({"kind": "bound", "model": lm.name, "data": str(data), **result.as_dict()})
         return
     print(f"at most {bits(result)}")
     print(

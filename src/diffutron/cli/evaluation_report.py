@@ -25,7 +25,8 @@ from diffutron.cli.console import (
     print_json,
     texts_of,
 )
-from diffutron.cli.report import drawing, fill_block, page, plot_loss, text_block
+from diffutron.cli.report import change, drawing, fill_block, interval, page, plot_loss, table, text_block, told
+from diffutron.cli.report_sections import read_result, section
 from diffutron.storage import write_bytes
 
 HEIGHT = 3.6
@@ -42,6 +43,7 @@ masked perplexities are comparable only between models with this tokenizer.</p>
 <h2>Likelihood estimators and their price</h2>
 <p>On the first {estimator_tokens} tokens of up to {estimator_texts} texts of {first}.</p>
 {estimators}
+{others}
 <h2>Training loss</h2>
 {loss}
 <h2>Fills</h2>
@@ -60,6 +62,15 @@ def report(
         str | None, typer.Option(help="The model it was made from: differences on the same masks.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="The run folder it comes from, for its loss.")] = None,
+    with_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="FILE",
+            help="What eval ppl, tasks, generation, probes, chat or compare printed of MODEL with --json: a section of "
+            "its own; may be repeated.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for report.html and report.json.")] = Path(
         "evaluation"
     ),
@@ -82,6 +93,7 @@ def report(
 
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
+    others = [read_result(path, model=model) for path in with_ or ()]
     sets = {name: texts_of(path, text_field) for name, path in zip(names_of(data), data, strict=True)}
 
     from diffutron.evaluation.report import measure_model
@@ -97,8 +109,10 @@ def report(
     for option, value in (("--before", before), ("--max-texts", max_texts), ("--draws", draws), ("--seeds", seeds),
                           ("--text-field", text_field), ("--seed", seed)):  # fmt: skip
         command += [option, str(value)] if value is not None else []
+    command += [part for path in with_ or () for part in ("--with", str(path))]
     result = as_finite({
         **measured.as_dict(), "training": [{name: step[name] for name in ("tokens", "loss")} for step in steps],
+        "others": others,
         "command": shlex.join(command), "versions": {name: version(name) for name in ("diffutron", "torch")},
     })  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +137,7 @@ def body_of(result: dict[str, Any]) -> str:
         first=escape(result["sets"][0]["name"]), estimator_tokens=ESTIMATOR_TOKENS,
         estimator_texts=ESTIMATOR_TEXTS,
         estimators=drawing(lambda axes: _draw_estimators(axes, result), height=HEIGHT) + _estimators(result),
+        others="\n".join(map(section, result["others"])),
         loss=drawing(lambda axes: plot_loss(axes, steps), height=HEIGHT) if steps else "<p>No run was given.</p>",
         fills="\n".join(fill_block(each["text"], each["ways"]) for each in result["fills"]),
         samples="\n".join(map(_sample, result["samples"])),
@@ -155,12 +170,6 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".txt").removesuffix(".parquet")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    lines = ["".join(f"<th>{cell}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
-    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
-
-
 def _scores(result: dict[str, Any]) -> str:
     rows: list[tuple[object, ...]] = []
     for each in result["sets"]:
@@ -169,35 +178,16 @@ def _scores(result: dict[str, Any]) -> str:
         ):  # fmt: skip
             if score is None:
                 continue
-            change = p_value = ""
+            from_before = p_value = ""
             if difference is not None:
-                p_value = _told(difference["p_value"], ".4f")
-                ratio = {name: _change(difference[name]) for name in ("value", "low", "high")}
-                change = f"{_told(ratio['value'], '+.1%')} ({_interval(ratio, '+.1%')})"
+                from_before, p_value = change(difference), told(difference["p_value"], ".4f")
             rows.append((
-                each["name"], model, _told(score["perplexity"], ".2f"), _interval(score, ".2f"), change, p_value,
-                _told(score["nll"], ".3f"), _told(score["top1"], ".1%"), score["num_texts"], score["num_masked"],
+                each["name"], model, told(score["perplexity"], ".2f"), interval(score, ".2f"), from_before, p_value,
+                told(score["nll"], ".3f"), told(score["top1"], ".1%"), score["num_texts"], score["num_masked"],
                 score["fingerprint"],
             ))  # fmt: skip
     head = ("set", "model", "perplexity", "95 %", "change", "p", "nats", "top-1", "texts", "hidden", "data")
-    return _table(head, rows)
-
-
-def _change(nats: float | None) -> float | None:
-    from diffutron.evaluation.score import expm1
-
-    return None if nats is None else expm1(nats)
-
-
-def _told(value: float | None, form: str) -> str:
-    """A number, or a dash where it is none."""
-    return "–" if value is None else f"{value:{form}}"
-
-
-def _interval(found: dict[str, Any], form: str) -> str:
-    if found["low"] is None or found["high"] is None:
-        return "no interval"
-    return f"{found['low']:{form}} to {found['high']:{form}}"
+    return table(head, rows)
 
 
 def _bounds(result: dict[str, Any]) -> str:
@@ -209,26 +199,26 @@ def _bounds(result: dict[str, Any]) -> str:
         ):
             if bound is None:
                 continue
-            change = ""
+            from_before = ""
             if difference is not None:
-                change = f"{_told(difference['value'], '+.3f')} ({_interval(difference, '+.3f')})"
+                from_before = f"{told(difference['value'], '+.3f')} ({interval(difference, '+.3f')})"
             rows.append((
-                each["name"], model, _told(bound["bits_per_character"], ".3f"), _interval(bound, ".3f"), change,
-                _told(bound["standard_error"], ".4f"), _told(bound["nats_per_token"], ".3f"), bound["num_characters"],
+                each["name"], model, told(bound["bits_per_character"], ".3f"), interval(bound, ".3f"), from_before,
+                told(bound["standard_error"], ".4f"), told(bound["nats_per_token"], ".3f"), bound["num_characters"],
                 bound["num_unknown"], bound["num_draws"],
             ))  # fmt: skip
     head = ("set", "model", "bits a character, at most", "95 %", "change", "error of the draws", "nats a token",
             "characters", "unknown pieces", "draws")  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _estimators(result: dict[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [
-        (each["estimator"], f"{each['looks']:.0f}", _told(each["nats_per_token"], ".3f"),
-         _told(each["standard_error"], ".3f"), _told(each["spread"], ".3f"))
+        (each["estimator"], f"{each['looks']:.0f}", told(each["nats_per_token"], ".3f"),
+         told(each["standard_error"], ".3f"), told(each["spread"], ".3f"))
         for each in result["estimators"]
     ]  # fmt: skip
-    return _table(("estimator", "forward passes", "nats a token", "standard error", "seen over two seeds"), rows)
+    return table(("estimator", "forward passes", "nats a token", "standard error", "seen over two seeds"), rows)
 
 
 def _draw_curves(axes: Any, result: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def probes(
     first = rows[0].result
     if json:
         compared = {"against": against} if against else {}
-        print_json({"model": model, "train": str(train), "test": str(test), **compared,
+        print_json({"kind": "probes", "model": model, "train": str(train), "test": str(test), **compared,
                     **{row.name: row.as_dict() for row in rows}})  # fmt: skip
         return
     for row in rows:

@@ -126,9 +126,9 @@ def generation(
 
     if json:
         print_json({
-            "model": loaded.name, "reference": str(reference), "dictionary": getattr(spelling, "name", None),
-            "judge": judge,
-            "seed": seed, "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(mode="json"),
+            "kind": "generation", "model": loaded.name, "reference": str(reference),
+            "dictionary": getattr(spelling, "name", None), "judge": judge, "seed": seed,
+            "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(mode="json"),
             **{name: each.as_dict() for name, each in found.items()},
         })  # fmt: skip
         return

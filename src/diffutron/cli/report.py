@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,33 @@ def write_report(path: Path, result: dict[str, Any], records: list[dict[str, Any
 def page(title: str, body: str, *, language: str = "en") -> str:
     """A whole page around ``body``, which is HTML; ``title`` is text."""
     return _PAGE.format(title=escape(title), body=body, language=language)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Text in cells, escaped."""
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+
+
+def told(value: float | None, form: str) -> str:
+    """A number, or a dash where it is none."""
+    return "–" if value is None else f"{value:{form}}"
+
+
+def interval(found: Mapping[str, Any], form: str) -> str:
+    """``low`` to ``high``."""
+    if found["low"] is None or found["high"] is None:
+        return "no interval"
+    return f"{found['low']:{form}} to {found['high']:{form}}"
+
+
+def change(difference: Mapping[str, Any]) -> str:
+    """A difference in nats a hidden token as a share of the perplexity, with its interval."""
+    from diffutron.evaluation.score import expm1
+
+    ratio = {name: None if (nats := difference[name]) is None else expm1(nats) for name in ("value", "low", "high")}
+    return f"{told(ratio['value'], '+.1%')} ({interval(ratio, '+.1%')})"
 
 
 def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:

@@ -74,7 +74,7 @@ def tasks(
     scores = run_tasks(
         asked, list(dict.fromkeys(names or files or CETVEL)), data=files, limit=limit, on_missing=missing.append
     )
-    result = {"model": loaded.name, "tasks": [score.as_dict() for score in scores]}
+    result = {"kind": "tasks", "model": loaded.name, "tasks": [score.as_dict() for score in scores]}
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "results.json", f"{as_json(result, indent=1)}\n".encode())
     if json:

@@ -69,6 +69,16 @@ class Card:
                        for kind, name, value, digits in found if value is not None]  # fmt: skip
             dataset = {"name": each["name"], "type": each["name"], "args": {"fingerprint": score["fingerprint"]}}
             yield {"task": {"type": "fill-mask"}, "dataset": dataset, "metrics": metrics}
+        for each in self._tasks():
+            if each["value"] is not None:
+                metrics = [{"type": each["metric"], "name": each["metric"], "value": round(each["value"], 4)}]
+                dataset = {"name": each["task"], "type": each["task"], "args": {"fingerprint": each["fingerprint"]}}
+                yield {"task": {"type": "multiple-choice"}, "dataset": dataset, "metrics": metrics}
+
+    def _tasks(self) -> list[dict[str, Any]]:
+        """The scores of ``eval tasks`` that the report holds."""
+        found = [each for each in self.report.get("others", ()) if each["kind"] == "tasks"]
+        return [score for each in found for score in each["tasks"]]
 
     def english(self) -> str:
         head = yaml.safe_dump(self.metadata(), allow_unicode=True, sort_keys=False)
@@ -114,6 +124,17 @@ class Card:
                 f"{_told(bound['bits_per_character'], 3)} ± {_told(bound['standard_error'], 3)} | "
                 f"{score['num_texts']:,} | {score['seed']} | {score['fingerprint']} |"
             )
+        if tasks := self._tasks():
+            rows += ["", words["tasks"], "|---|---|---|---|---|---|---|---|"]
+        for each in tasks:
+            value, low, high, chance, majority = (
+                _told(None if each[name] is None else 100 * each[name], 1)
+                for name in ("value", "low", "high", "chance", "majority")
+            )
+            rows.append(
+                f"| {each['task']}, {each['metric']} | {value} % | {low} – {high} % | {chance} % | {majority} % | "
+                f"{each['num_documents']:,} | {each['seed']} | {each['fingerprint']} |"
+            )
         return "\n".join(rows)
 
     def _texts(self, words: dict[str, str]) -> str:
@@ -138,6 +159,8 @@ def check_report(report: dict[str, Any], loaded: Loaded) -> None:
         fills = {each["text"]: float(each["ways"][0]["score"]) for each in report["fills"]}
         for each in report["sets"]:
             float(each["score"]["num_texts"])
+        for each in report.get("others", ()):
+            str(each["kind"])
     except (KeyError, IndexError, TypeError, ValueError):
         raise DataError("the report is none that `diffutron eval report` wrote") from None
     parameters = loaded.denoiser.num_parameters
@@ -186,6 +209,7 @@ _WORDS = {
         "no corpus": "What it was trained on is not recorded.",
         "columns": "| texts | masked perplexity, 15 % | 95 % interval | top-1 | bound, bits/character | n | seed "
         "| data |",
+        "tasks": "| task | score | 95 % interval | chance | majority | n | seed | data |",
         "sources": "| source | documents |",
         "licenses": "Licences of the records: {licenses}. Fingerprint of the corpus: {fingerprint}.",
     },
@@ -197,6 +221,7 @@ _WORDS = {
         "no corpus": "Neyle eğitildiği kayıtlı değil.",
         "columns": "| metinler | % 15 maskede şaşkınlık | % 95 aralık | ilk sırada | sınır, bit/karakter | n | tohum "
         "| veri |",
+        "tasks": "| görev | puan | % 95 aralık | rastgele | çoğunluk | n | tohum | veri |",
         "sources": "| kaynak | belge |",
         "licenses": "Kayıtların lisansları: {licenses}. Derlemin parmak izi: {fingerprint}.",
     },
