@@ -1,12 +1,9 @@
 """``diffutron chat`` and ``eval chat`` as somebody uses them: through a pipe, with commands, with faults."""
 
-import io
 import json
-import sys
 
 import pytest
 
-from diffutron.cli.main import main
 from diffutron.corpus.conversations import read_conversations
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
@@ -19,18 +16,8 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, place):
-    def run(*arguments, said="", code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", *map(str, arguments)])
-        piped = io.TextIOWrapper(io.BytesIO(said), encoding="utf-8") if isinstance(said, bytes) else io.StringIO(said)
-        monkeypatch.setattr(sys, "stdin", piped)
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert (stop.value.code or 0) == code, err
-        return out, err
-
-    return run
+def run(cli, place):
+    return cli
 
 
 CHAT = ("chat", "--model", "tiny", "--max-new-tokens", 6, "--temperature", 0.8)

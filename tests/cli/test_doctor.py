@@ -2,12 +2,11 @@
 
 import importlib.metadata
 import json
-import sys
+from functools import partial
 
 import pytest
 
 from diffutron.cli import doctor
-from diffutron.cli.main import main
 from diffutron.testing import tiny_folder
 
 
@@ -17,18 +16,9 @@ def model(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(cli, monkeypatch):
     monkeypatch.setattr(doctor, "check_matrix_peak", lambda: doctor.Check("matrix peak", "ok", "measured elsewhere"))
-
-    def run(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", "doctor", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert (stop.value.code or 0) == code, out + err
-        return out, err
-
-    return run
+    return partial(cli, "doctor")
 
 
 def statuses(out):

@@ -3,7 +3,6 @@
 import gc
 import json
 import math
-import sys
 import weakref
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 
 from diffutron.cli.console import ProgressLine, as_json
 from diffutron.cli.evaluation_report import body_of, names_of
-from diffutron.cli.main import main
 from diffutron.cli.report_sections import read_result
 from diffutron.errors import InputError
 from diffutron.evaluation.side_by_side import side_by_side
@@ -33,13 +31,9 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, place):
+def run(cli, place):
     def run(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        assert (stop.value.code or 0) == code, printed.err
+        printed = cli(*arguments, code=code)
         return printed.out if code == 0 else printed.err
 
     return run

@@ -3,11 +3,7 @@
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from diffutron.cli.probes import probes
-from diffutron.errors import DiffutronError
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
 
@@ -27,18 +23,13 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(place, monkeypatch):
+def run(cli, place, monkeypatch):
     monkeypatch.setattr("diffutron.evaluation.probes.PERMUTATIONS", 100)
-    app = typer.Typer()
-    app.command()(probes)
 
-    def run(*arguments, model="one", train="train.jsonl"):
-        options = ("--model", model, "--train", train, "--test", "test.jsonl", "--text", "first", *arguments)
-        result = CliRunner().invoke(app, options)
-        if isinstance(result.exception, DiffutronError):
-            return f"error: {result.exception}"
-        assert result.exit_code == 0, result.output
-        return result.stdout
+    def run(*arguments, model="one", train="train.jsonl", code=0):
+        files = ("--train", train, "--test", "test.jsonl")
+        printed = cli("eval", "probes", "--model", model, *files, "--text", "first", *arguments, code=code)
+        return printed.err if code else printed.out
 
     return run
 
@@ -99,4 +90,4 @@ def test_where_texts_give_nothing_away_the_score_is_the_majority_and_is_called_t
     ],
 )
 def test_options_that_make_no_sense_are_one_line(run, options, says):
-    assert says in run(*options)
+    assert says in run(*options, code=1)

@@ -2,11 +2,10 @@
 
 import importlib.util
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from diffutron.cli.main import main
 from diffutron.testing import tiny_folder
 
 pytest.importorskip("lm_eval")
@@ -26,16 +25,8 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, place):
-    def run(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", "eval", "tasks", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        assert (stop.value.code or 0) == code, printed.err
-        return printed
-
-    return run
+def run(cli, place):
+    return partial(cli, "eval", "tasks")
 
 
 IRONY = ("--data", "ironytr=irony.jsonl", "--model", "one", "--out", "out", "--draws", 8)

@@ -6,13 +6,13 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from diffutron.cli.live import RunLine, step_line
-from diffutron.cli.main import main
 from diffutron.cli.run_report import loss_picture, read_metrics, write_run_report
 from diffutron.errors import DataError
 from diffutron.evaluation.beside_training import PROMPTS
@@ -59,16 +59,8 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def train(monkeypatch, capsys):
-    def train(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", "train", "r.yaml", "--out", "run", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert (stop.value.code or 0) == code, err
-        return out, err
-
-    return train
+def train(cli):
+    return partial(cli, "train", "r.yaml", "--out", "run")
 
 
 def test_step_line_has_the_documented_form():

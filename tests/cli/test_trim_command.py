@@ -4,27 +4,19 @@ import json
 
 import pytest
 
-from diffutron.cli.main import main
 from diffutron.model import LoraSettings, add_lora, load_model, save_adapter
 from diffutron.testing import TINY_TEXTS, tiny_folder
 from diffutron.tokens.codec import TextCodec
 
 
 @pytest.fixture
-def output_of(monkeypatch, capsys, tmp_path):
+def output_of(cli, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     texts = [json.dumps({"text": text}) for text in TINY_TEXTS]
     (tmp_path / "corpus.jsonl").write_text("\n".join(texts[:4]))
     (tmp_path / "rest.jsonl").write_text("\n".join(texts[4:]))
 
-    def output_of(*arguments):
-        monkeypatch.setattr("sys.argv", ["diffutron", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code in (0, None)
-        return capsys.readouterr().out
-
-    return output_of
+    return lambda *arguments: cli(*arguments).out
 
 
 def test_trim_writes_a_model_and_says_what_it_cost(output_of, tmp_path):

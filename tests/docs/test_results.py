@@ -2,12 +2,10 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from diffutron.cli.main import main
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +26,7 @@ def test_every_marked_table_is_one_that_the_script_makes(script):
     assert set(marked) == set(script.TABLES)
 
 
-def test_tables_say_what_the_report_measured_and_the_rest_of_the_page_stays(script, tmp_path, monkeypatch, capsys):
+def test_tables_say_what_the_report_measured_and_the_rest_of_the_page_stays(script, tmp_path, monkeypatch, cli):
     for name, seed in (("before", 0), ("after", 1)):
         tiny_folder(tmp_path / name, seed=seed)
     for name in script.SETS:
@@ -36,14 +34,22 @@ def test_tables_say_what_the_report_measured_and_the_rest_of_the_page_stays(scri
         (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     data = [part for name in script.SETS for part in ("--data", f"{name}.jsonl")]
-    monkeypatch.setattr(
-        sys, "argv",
-        ["diffutron", "eval", "report", "after", "--before", "before", "--out", "out", "--seeds", "1", "--draws", "2",
-         "--max-texts", "5", *data],
-    )  # fmt: skip
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert not stop.value.code, capsys.readouterr().err
+    cli(
+        "eval",
+        "report",
+        "after",
+        "--before",
+        "before",
+        "--out",
+        "out",
+        "--seeds",
+        1,
+        "--draws",
+        2,
+        "--max-texts",
+        5,
+        *data,
+    )
     numbers = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     page = "# Title\n\n<!-- results:comparison -->\nold\n<!-- /results -->\n\nThe end.\n"
     made = script.filled(page, numbers)

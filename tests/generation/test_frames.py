@@ -5,9 +5,7 @@ import json
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from diffutron.cli.main import app
 from diffutron.cli.watch import HIDDEN, Watcher
 from diffutron.errors import DataError, InputError
 from diffutron.generation import Generator, Request, SamplerSettings
@@ -70,15 +68,14 @@ def test_watching_shows_the_text_and_a_trace_keeps_it(tmp_path, terminal):
         assert shown.getvalue().splitlines() == [f"{f.row + 1}.{f.step:03d} {readable(f.cells)}" for f in expected]
 
 
-def test_page_holds_every_step_and_lets_no_text_become_markup(tmp_path):
+def test_page_holds_every_step_and_lets_no_text_become_markup(tmp_path, cli):
     trace = tmp_path / "trace.jsonl"
     lines = [
         {"format": 1, "model": "</h1><b>"},
         {"row": 0, "step": 1, "cells": [["</script><i>"], [None], [" ev", 0.5]]},
     ]
     trace.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    result = CliRunner().invoke(app, ["render", str(trace)])
-    assert result.exit_code == 0
+    cli("render", trace)
     page = (tmp_path / "trace.html").read_text(encoding="utf-8")
     assert "<i>" not in page
     assert "<b>" not in page

@@ -2,11 +2,9 @@
 
 import gzip
 import json
-import sys
 
 import pytest
 
-from diffutron.cli.main import main
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
 RECIPE = """
@@ -43,16 +41,8 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffutron", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert stop.value.code in (0, None), err
-        return out, err
-
-    return call
+def run(cli):
+    return cli
 
 
 def test_from_raw_text_to_generated_text(work, run):

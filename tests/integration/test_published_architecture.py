@@ -1,7 +1,6 @@
 """The published model, exactly: mmBERT-base's shape with random weights and the real Gemma 2 tokenizer."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -114,13 +113,6 @@ def test_encode_train_save_merge_load_fill_and_generate(published, tmp_path):
 
 
 @pytest.mark.slow
-def test_published_folder_works_unchanged_as_model(published, monkeypatch, capsys):
-    from diffutron.cli.main import main
-
-    monkeypatch.setattr(
-        sys, "argv", ["diffutron", "fill", "Bugün [MASK] çok güzel.", "--model", str(published), "--json"]
-    )
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code in (0, None)
-    assert len(json.loads(capsys.readouterr().out)) == 5
+def test_published_folder_works_unchanged_as_model(published, cli):
+    out, _ = cli("fill", "Bugün [MASK] çok güzel.", "--model", published, "--json")
+    assert len(json.loads(out)) == 5

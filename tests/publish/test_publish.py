@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,6 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file
 
-from diffutron.cli.main import main
 from diffutron.errors import DiffutronError, InputError
 from diffutron.generation import fill
 from diffutron.model import add_lora, load_model, save_adapter
@@ -49,18 +49,9 @@ def report_of(model, **changes):
 
 
 @pytest.fixture
-def publish(monkeypatch, capsys, tmp_path):
+def publish(cli, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def publish(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", "publish", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert (stop.value.code or 0) == code, err
-        return out, err
-
-    return publish
+    return partial(cli, "publish")
 
 
 def test_the_card_has_the_tasks_of_the_report_beside_chance(model, tmp_path, publish):

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import sys
 from collections import namedtuple
+from functools import partial
 
 import pytest
 
-from diffutron.cli.main import main
 from diffutron.testing import TINY_TEXTS, tiny_folder
 from diffutron.training import dry_run
 from diffutron.training.state import CheckpointStore
@@ -46,16 +45,8 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["diffutron", "train", "r.yaml", "--dry-run", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert (stop.value.code or 0) == code, err
-        return out, err
-
-    return run
+def run(cli):
+    return partial(cli, "train", "r.yaml", "--dry-run")
 
 
 def everything_in(folder):
@@ -100,10 +91,8 @@ def test_epochs_of_a_corpus_that_is_cut_short_have_no_known_end(place, run, monk
     assert "unknown until the corpus is built" in run(*epochs[1:])[0]
 
 
-def test_corpus_of_the_real_run_is_used_where_it_is_built(place, run, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["diffutron", "train", "r.yaml", "--set", "train_tokens=200"])
-    with pytest.raises(SystemExit):
-        main()
+def test_corpus_of_the_real_run_is_used_where_it_is_built(place, run, cli, monkeypatch):
+    cli("train", "r.yaml", "--set", "train_tokens=200")
     monkeypatch.setattr(dry_run, "MAX_DOCUMENTS", 20)
     before = everything_in(place)
     assert "of a part" not in run()[1]
