@@ -322,6 +322,8 @@ def test_a_dry_run_prints_the_tree_and_the_card_and_leaves_nothing(model, tmp_pa
     (["--out", "tiny", "--license", "mit", "--without-numbers"], "is not empty"),
     (["--out", "o", "--license", "mit", "--without-numbers", "--dtype", "int8"], "--dtype is"),
     (["--out", "o", "--license", "mit", "--without-numbers", "--to", "a/b", "--offline"], "--offline forbids"),
+    (["--out", "o", "--license", "mit", "--without-numbers", "--to", "a b/c"], "'a b/c' is no hub id"),
+    (["--out", "o", "--license", "mit", "--without-numbers", "--to", "mine"], "'mine' does not say whose it is"),
 ])  # fmt: skip
 def test_what_is_missing_is_told_in_one_line(model, publish, options, told):
     _, err = publish("tiny", *options, code=1)

@@ -40,7 +40,7 @@ def publish(
     """A folder that others can load and trust: plain weights, cards of measured numbers, recipe and manifest."""
     from diffutron.publish.folder import make_folder
     from diffutron.publish.source import Source
-    from diffutron.publish.upload import upload
+    from diffutron.publish.upload import check_repository, upload
 
     if dtype not in ("float32", "float16"):
         raise InputError(f"--dtype is float32 or float16, not {dtype!r}")
@@ -55,6 +55,8 @@ def publish(
         raise InputError("--out names the folder to make; --dry-run makes none")
     if to is not None and offline:
         raise InputError("--to needs the hub, and --offline forbids it")
+    if to is not None:
+        check_repository(to)
     measured = _report(report) if report is not None else {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / (out.name if out else "published") if dry_run or out is None else out

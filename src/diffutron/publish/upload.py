@@ -9,10 +9,24 @@ from typing import Any
 
 from httpx import HTTPError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from diffutron.errors import InputError
 from diffutron.storage import file_digest
+
+
+def check_repository(repository: str) -> None:
+    """
+    Raises:
+        InputError: no repository of the hub can be called that.
+    """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InputError(f"{repository!r} is no hub id: {' '.join(str(error).split())}") from None
+    if "/" not in repository:
+        raise InputError(f"{repository!r} does not say whose it is; give org/name")
 
 
 def upload(
