@@ -159,6 +159,12 @@ def test_words_are_for_one_mask(wanted):
         fill(tiny_denoiser(), CODEC, "[MASK] ve [MASK]", **wanted)
 
 
+@pytest.mark.parametrize("max_pieces", [0, 17])
+def test_words_of_no_pieces_or_endless_ones_are_refused(max_pieces):
+    with pytest.raises(InputError, match=f"a word has 1 to 16 pieces, not {max_pieces}"):
+        fill(tiny_denoiser(), CODEC, "Ankara [MASK] evde.", max_pieces=max_pieces)
+
+
 def test_joint_filling_is_likelier_than_independent_filling():
     """Each mask's best piece by itself, against the two together, under the same chain of conditionals."""
     denoiser, gains = tiny_denoiser(), []

@@ -16,6 +16,8 @@ from diffutron.tokens.codec import TextCodec
 
 MAX_MASKS = 64
 """more of them are no question of the best way to fill all, but a text to be generated"""
+MAX_PIECES = 16
+"""of a word; each length is searched by itself"""
 _CALL_TOKENS = 4096
 """tokens in one call of the model"""
 _CALL_LOGITS = 256
@@ -64,8 +66,8 @@ def fill(
     """
     if top_k < 1:
         raise InputError(f"--top-k must be at least 1, not {top_k}")
-    if max_pieces < 1:
-        raise InputError(f"a word has at least 1 piece, not {max_pieces}")
+    if not 1 <= max_pieces <= MAX_PIECES:
+        raise InputError(f"a word has 1 to {MAX_PIECES} pieces, not {max_pieces}")
     template = parse_template(text, gap=MASK)
     if len(template.lengths) > MAX_MASKS:
         raise InputError(

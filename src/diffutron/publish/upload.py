@@ -10,7 +10,7 @@ from typing import Any
 from httpx import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from diffutron.errors import InputError
 from diffutron.storage import file_digest
