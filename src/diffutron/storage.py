@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -20,16 +21,29 @@ from diffutron.errors import InputError, StorageError
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears whole when the block ends; after an error there is what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file that appears whole when the block ends; after an error there is what was there before.
+
+    A link stays one, and what is no file, as ``/dev/stdout``, is written as it is.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    path = Path(os.path.realpath(path))
     draft = path.with_name(f".{path.name}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as stream:
+                yield stream
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(draft, "wb") as stream:
             yield stream
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise refused(path, error) from error
         raise
 
 
@@ -52,20 +66,20 @@ def appearing(folder: Path) -> Iterator[Path]:
     Raises:
         StorageError: the disk refused; what was at ``folder`` before is still there.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))  # a link stays one
     draft, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.{kind}" for kind in ("tmp", "old"))
     try:
         tidy(folder)
         draft.mkdir(parents=True)
         yield draft
+        readable = draft.stat().st_mode & 0o666  # safetensors writes files that only their owner can read
         for path in [*draft.rglob("*"), draft]:
             if path.is_file():
-                path.chmod(0o644)  # safetensors writes files that only their owner can read
+                path.chmod(readable)
             _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        draft.rename(folder)
-        _sync(folder.parent)
+        _exchange(folder, draft, old)
+    except StorageError as error:  # of a file in the draft, whose name says nothing to anybody
+        raise refused(folder, error.__cause__ or error) from error
     except Exception as error:
         # Libraries in Rust tell the system's refusal in words, and tokenizers with no class of its own.
         if not isinstance(error, OSError | SafetensorError) and "(os error " not in str(error):
@@ -73,9 +87,24 @@ def appearing(folder: Path) -> Iterator[Path]:
         raise refused(folder, error) from error
     finally:
         tidy(folder)
+    with contextlib.suppress(OSError):  # it has its name; whether that survives a power cut is all that is open
+        _sync(folder.parent)
 
 
-def refused(place: Path, error: Exception) -> StorageError:
+def _exchange(folder: Path, draft: Path, old: Path) -> None:
+    while True:
+        if folder.exists():
+            folder.rename(old)
+        try:
+            draft.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # A reader met the moment without a folder, and put the old one back.
+
+
+def refused(place: Path, error: BaseException) -> StorageError:
     """What is raised where the system does not let ``place`` be written, with the way out."""
     reason = " ".join(str(getattr(error, "strerror", None) or error).split())
     return StorageError(
@@ -85,6 +114,7 @@ def refused(place: Path, error: Exception) -> StorageError:
 
 def recover(folder: Path) -> None:
     """Give a folder its name back, if its process was killed while :func:`appearing` put a newer one in its place."""
+    folder = Path(os.path.realpath(folder))
     with contextlib.suppress(OSError):
         for old in _left_behind(folder, "old"):
             if not folder.exists():
@@ -93,14 +123,21 @@ def recover(folder: Path) -> None:
 
 def tidy(folder: Path) -> None:
     """:func:`recover`, and remove what :func:`appearing` left beside the folder when it was killed or failed."""
+    folder = Path(os.path.realpath(folder))
     recover(folder)
     for left in [*_left_behind(folder, "tmp"), *(_left_behind(folder, "old") if folder.exists() else ())]:
         remove(left)
 
 
 def remove(path: Path) -> None:
-    """Delete a folder or a file as far as the disk lets us; whoever needs its name will complain."""
-    if path.is_dir():
+    """Delete a folder or a file as far as the disk lets us; whoever needs its name will complain.
+
+    Of a link to a folder, what the folder holds: somebody chose where it lies.
+    """
+    if path.is_symlink() and path.is_dir():
+        for each in path.iterdir():
+            remove(each)
+    elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
