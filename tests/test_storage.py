@@ -1,11 +1,13 @@
 import errno
+import json
+import math
 import os
 from pathlib import Path
 
 import pytest
 
 from diffutron.errors import StorageError
-from diffutron.storage import appearing, recover, remove, write_bytes, writing
+from diffutron.storage import appearing, recover, remove, write_bytes, write_json, writing
 
 
 def fill(folder: Path, content: str) -> None:
@@ -104,3 +106,10 @@ def test_what_lies_behind_a_link_is_removed_and_the_link_is_not(tmp_path):
     assert names_in(tmp_path / "scratch") == []
     remove(tmp_path / "scratch")
     assert names_in(tmp_path) == ["checkpoints"]
+
+
+def test_json_has_null_for_what_is_no_number(tmp_path):
+    write_json(tmp_path / "x.json", {"a": [1.5, math.nan], "b": {"c": -math.inf}})
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
+        "a": [1.5, None], "b": {"c": None}
+    }  # fmt: skip

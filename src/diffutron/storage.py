@@ -7,6 +7,7 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -53,7 +54,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=indent) + "\n").encode())
+    """Without numbers that JSON has not (:func:`as_finite`)."""
+    write_bytes(
+        path, (json.dumps(as_finite(value), ensure_ascii=False, indent=indent, allow_nan=False) + "\n").encode()
+    )
+
+
+def as_finite(value: Any) -> Any:
+    """The same dicts, lists and values, with None for numbers that are not finite."""
+    match value:
+        case dict():
+            return {key: as_finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [as_finite(each) for each in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
 
 
 @contextlib.contextmanager

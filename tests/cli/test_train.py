@@ -2,17 +2,20 @@
 
 import io
 import json
+import math
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from diffutron.cli.live import RunLine, step_line
+from diffutron.cli.report import plot_loss, running_mean
 from diffutron.cli.run_report import loss_picture, read_metrics, write_run_report
 from diffutron.errors import DataError
 from diffutron.evaluation.beside_training import PROMPTS
@@ -139,8 +142,9 @@ def test_run_without_held_out_texts_still_writes_samples(place, train):
 def finished_run(place):
     """A run that never ran, with records that somebody else wrote."""
     run = prepare_run(load_recipe("r.yaml", TrainRecipe), place / "run")
-    sample = {"prompt": "<img src=x>", "completion": "</blockquote><script>alert(1)</script>", "finish_reason": "stop"}
-    scores = {"perplexity": 12.5, "low": 11.0, "high": 14.0, "top1": 0.3, "num_texts": 4, "num_masked": 90}
+    sample = {"prompt": "<img src=x>", "completion": "</blockquote><script>alert(1)</script>", "finish_reason": "<em>"}
+    scores = {"mask_rate": 0.15, "perplexity": 12.5, "low": 11.0, "high": 14.0, "top1": 0.3, "num_texts": 4,
+              "num_masked": 90}  # fmt: skip
     records = [RECORD, {"step": 7, "tokens": 1400, **scores, "samples": [{**sample, "text": "…"}]}]
     lines = [json.dumps(record) + "\n" for record in records]
     run.metrics.write_text("".join([*lines, '{"step": 8, "lo']))  # cut by a kill
@@ -155,6 +159,7 @@ def test_report_escapes_whatever_a_model_writes(place):
     assert "<img src=x>" not in page
     assert "&lt;img src=x&gt;" in page
     assert "&lt;/blockquote&gt;&lt;script&gt;alert(1)" in page
+    assert "[&lt;em&gt;]" in page
     assert "Precision: &lt;b&gt;float32&lt;/b&gt;" in page
     assert "12.50" in page
 
@@ -342,13 +347,13 @@ def test_a_folder_that_no_run_made_is_left_alone_whatever_is_asked(place, train)
     assert contents(place / "run") == {Path("notlar.txt"): b"benim"}
 
 
-@pytest.mark.parametrize("left", ["rows", "corpus"])
+@pytest.mark.parametrize("left", [".rows.0123abcd.tmp/half", ".corpus.0123abcd.tmp/half", ".run.json.tmp"])
 def test_a_run_that_was_killed_while_it_prepared_goes_on(place, train, left):
-    draft = place / "run" / f".{left}.0123abcd.tmp"
-    draft.mkdir(parents=True)
-    (draft / "half").write_bytes(b"x")
+    half = place / "run" / left
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"x")
     train()
-    assert not draft.exists()
+    assert not half.exists()
     assert (place / "run" / "model" / "model.safetensors").is_file()
 
 
@@ -365,3 +370,44 @@ def test_minutes_that_are_none_are_refused(train, minutes):
     assert (
         f"--minutes must be above 0 and below 1000000, not {float(minutes)}" in train("--minutes", minutes, code=1)[1]
     )
+
+
+def test_steps_without_a_number_and_a_text_without_an_interval_leave_gaps_in_a_report(place):
+    run = finished_run(place)
+    skipped = {**RECORD, "step": 8, "loss": None, "loss_by_rate": [None] * 10}
+    scores = {"mask_rate": 0.5, "perplexity": 9.75, "low": None, "high": None, "top1": 0.3, "num_texts": 1,
+              "num_masked": 9, "samples": []}  # fmt: skip
+    records = [skipped, {**RECORD, "step": 9, "tokens": 1800}, {"step": 9, "tokens": 1800, **scores}]
+    run.metrics.write_text("".join(json.dumps(each) + "\n" for each in [RECORD, *records]), encoding="utf-8")
+    write_run_report(run)
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "<td>50%</td><td>9.75</td><td>no interval</td>" in page
+    curve = running_mean([1.0, 2.0])
+    drawn = []
+    axes = SimpleNamespace(
+        plot=lambda tokens, losses, **_: drawn.append(losses), set=lambda **_: None, legend=lambda **_: None
+    )
+    plot_loss(axes, [{"tokens": n, "loss": loss} for n, loss in enumerate([1.0, None, float("nan"), 2.0])])
+    assert drawn == [[1.0, 2.0], curve]
+
+
+def test_a_held_out_part_that_cannot_be_measured_does_not_cost_what_was_trained(place, train, monkeypatch):
+    def refuse(*_):
+        raise DataError("no token was hidden")
+
+    monkeypatch.setattr("diffutron.evaluation.beside_training.perplexity_of", refuse)
+    train()
+    assert (place / "run" / "model" / "model.safetensors").is_file()
+    assert all("perplexity" not in each for each in read_metrics(place / "run" / "metrics.jsonl"))
+
+
+def test_metrics_are_json_whatever_the_numbers_are(place, train, monkeypatch):
+    monkeypatch.setattr(
+        "diffutron.evaluation.beside_training.perplexity_of",
+        lambda *_: SimpleNamespace(as_dict=lambda: {"perplexity": 2.0, "low": math.nan, "high": math.nan,
+                                                    "mask_rate": 0.15, "top1": 0.1, "num_texts": 1, "num_masked": 3}),
+    )  # fmt: skip
+    _, err = train()
+    assert "held-out perplexity 2.00 (one text: no interval)" in err
+    lines = (place / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert any(json.loads(line, parse_constant=pytest.fail).get("low", 1) is None for line in lines)

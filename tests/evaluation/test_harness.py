@@ -339,7 +339,7 @@ def test_a_prompt_may_be_cut_at_any_of_its_tokens_and_its_last_ones_are_read_as_
     for size in range(room - 1, len(ids) + 1):
         context = CODEC.decode(ids[:size])
         generated(model, context, max_gen_toks=2)
-        assert given[-1] == (CODEC.start_id, *CODEC.encode(context)[-room:])
+        assert given[-1] == (CODEC.start_id, *CODEC.encode_beginning(context)[-room:])
 
 
 def test_a_drawn_request_that_is_repeated_gets_another_sample_each_time_and_a_greedy_one_does_not(tmp_path):

@@ -8,9 +8,10 @@ from diffutron.errors import DataError, InputError
 from diffutron.evaluation import masked_perplexity
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.perplexity import by_group, compare
-from diffutron.evaluation.questions import ask_for_texts
+from diffutron.evaluation.questions import ask_for_rows, ask_for_texts
 from diffutron.evaluation.score import bootstrap_ratio, paired_difference
 from diffutron.testing import TINY_TEXTS, slow_masked_nll, tiny_codec, tiny_denoiser
+from diffutron.tokens.rows import LEARNED, Rows
 
 CODEC = tiny_codec()
 
@@ -172,3 +173,10 @@ def test_groups_add_up_to_the_whole():
     odd = [text for place, text in enumerate(TINY_TEXTS) if not place % 2]
     [alone] = [each for each in groups if each.name == "odd"]
     assert masked_perplexity(denoiser, CODEC, odd, mask_rate=0.5).nll == pytest.approx(alone.nll, abs=1e-6)
+
+
+def test_of_a_conversation_the_answer_is_asked_for_and_not_the_ends_behind_it():
+    inside = [LEARNED | index for index in CODEC.encode("ev")]
+    answer = [CODEC.start_id, *CODEC.encode("Ne var"), *inside, *[LEARNED | CODEC.end_id] * 5]
+    [question] = ask_for_rows(Rows.of([answer], marked=True), CODEC).questions
+    assert question.num_asked == len(inside)

@@ -355,3 +355,25 @@ def test_a_task_without_data_does_not_keep_the_others_from_being_scored(tmp_path
         run_tasks(model_of(), **asked)
     with pytest.raises(DataError, match="turblimp_binding"):
         run_tasks(model_of(), ["turblimp_binding"], on_missing=missing.append)
+
+
+def test_labels_may_be_digits_and_one_that_is_no_choice_is_told_with_its_document(tmp_path):
+    records = [{"text": f"Cümle {number}.", "label": str(number % 2)} for number in range(6)]
+    [acc, _] = run_tasks(model_of(), ["ironytr"], data={"ironytr": write(tmp_path / "a.jsonl", *records)})
+    assert acc.majority == 0.5
+    for label, kind in ((7, int), (-1, int), (None, int), ("evet", str)):
+        same_kind = [{**each, "label": kind(each["label"])} for each in records]
+        file = write(tmp_path / "b.jsonl", *same_kind, {"text": "Cümle.", "label": label})
+        with pytest.raises(DataError, match=rf"'ironytr': document 7 has the label {label!r}, and 2 choices"):
+            run_tasks(model_of(), ["ironytr"], data={"ironytr": file})
+
+
+def test_a_later_document_without_its_fields_is_one_line_too(tmp_path):
+    file = write(tmp_path / "x.jsonl", DOCUMENTS["exams_tr"], {"stem": "Başkent neresidir?", "answerKey": "B"})
+    with pytest.raises(DataError, match=r"'exams_tr': document 2 is not what the task expects"):
+        run_tasks(model_of(), ["exams_tr"], data={"exams_tr": file})
+
+
+def test_the_majority_is_of_answers_that_can_be_given():
+    documents = [document([0.0, 1.0, 2.0], right) for right in (3, 3, 3, 1)]
+    assert scored(documents).majority == 0.25

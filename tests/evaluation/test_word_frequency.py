@@ -13,7 +13,7 @@ def test_words_are_counted_by_turkish_rules():
     counts = count_words(["Ilık ILIK ılık, İstanbul'da istanbul 12 kez."])
     assert counts["ılık"] == 3
     assert counts["istanbul"] == 2
-    assert counts["da"] == 1
+    assert counts["da"] == 0  # a suffix is no word
     assert "12" not in counts
 
 
@@ -40,3 +40,11 @@ def test_bands_add_up_to_the_score():
     assert sums == pytest.approx(whole.nll * whole.num_masked)
     assert bands[0].num_masked > 0
     assert np.isnan(bands[4].nll)
+
+
+def test_a_word_that_a_window_cuts_is_still_that_word():
+    word = "Muvaffakiyetsizleştiricileştiriveremeyebileceklerimizdenmişsinizcesine"
+    text = " ".join([word] * 30)
+    denoiser = tiny_denoiser(max_position_embeddings=32)
+    found = perplexity_by_frequency(denoiser, CODEC, [text], {word.lower(): 50}, hiding=AtRate(0.5))
+    assert [each.name for each in found if each.num_masked] == ["10-99"]

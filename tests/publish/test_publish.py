@@ -145,6 +145,7 @@ def test_a_run_is_published_merged_or_as_an_adapter_without_this_machines_paths(
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "org/tiny"
     card = (tmp_path / "adapter" / "README.md").read_text("utf-8")
+    assert "Weights: float32" in card
     assert 'from_pretrained("org/tiny")' in card
     assert "base_model: org/tiny" in card
     with pytest.raises(InputError, match=r"is a folder, tiny, that others lack; --base names it"):

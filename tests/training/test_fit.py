@@ -283,6 +283,20 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
     assert store(tmp_path, run="two", anyway=True).resume(trained) == Cursor(1, 10)
 
 
+def test_a_checkpoint_from_before_the_first_update_can_be_resumed(tmp_path):
+    denoiser = tiny_denoiser()
+    store(tmp_path).save(Cursor(1, 10), Trained(denoiser, OptimizerSet(OptimizerSettings(kind="muon"), denoiser)))
+    fresh = tiny_denoiser(seed=9)
+    trained = Trained(fresh, OptimizerSet(OptimizerSettings(kind="muon"), fresh))
+    assert store(tmp_path).resume(trained) == Cursor(1, 10)
+    assert same(weights(fresh), weights(denoiser))
+
+
+def test_memory_that_was_short_once_does_not_overrule_a_smaller_micro_batch():
+    engine = Engine(tiny_denoiser(), ROWS, CODEC, recipe(micro_batch_tokens=96))
+    assert [engine._micro_batch(limit) for limit in (None, 48, 200)] == [96, 48, 96]
+
+
 def test_only_the_newest_checkpoints_stay(tmp_path):
     short = recipe(train_tokens=1900, checkpoint_every_tokens=300)
     cursor = fit(tiny_denoiser(), ROWS, CODEC, short, store(tmp_path / "two", keep=2))
@@ -400,3 +414,7 @@ def test_memory_that_is_not_enough_for_one_text_is_one_line(tmp_path, monkeypatc
     monkeypatch.setattr(run.loaded.denoiser, "features", features)
     with pytest.raises(TrainingError, match="out of memory, even with one text at a time"):
         execute(run)
+
+
+def test_a_part_of_a_pass_that_is_less_than_a_token_is_a_token():
+    assert recipe(train_tokens=None, epochs=1e-9).total_tokens(1000) == 1

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from diffutron.errors import DataError, InputError
+from diffutron.storage import as_finite
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="mini, mini-base, mini-instruct, a folder, or a hub id (org/name[@rev]).")
@@ -69,19 +70,6 @@ def print_json(value: Any) -> None:
 def as_json(value: Any, *, indent: int = 2) -> str:
     """JSON of what was measured: numbers that are none, or not finite, are null, for JSON has no others."""
     return json.dumps(as_finite(value), ensure_ascii=False, indent=indent, allow_nan=False)
-
-
-def as_finite(value: Any) -> Any:
-    """The same dicts, lists and values, with None for numbers that are not finite."""
-    match value:
-        case dict():
-            return {key: as_finite(each) for key, each in value.items()}
-        case list() | tuple():
-            return [as_finite(each) for each in value]
-        case float() if not math.isfinite(value):
-            return None
-        case _:
-            return value
 
 
 def interval(value: float, low: float, high: float, form: str, *, of: str = "text") -> str:

@@ -34,10 +34,15 @@ def estimate(
     import torch
 
     from diffutron.training.estimate import estimate as estimate_recipe
+    from diffutron.training.run import is_built
 
     if threads is not None:
         torch.set_num_threads(threads)
-    expected = estimate_recipe(settings, corpus=settings.data.corpus or Path("runs") / recipe.stem / "corpus")
+    corpus = settings.data.corpus
+    own = Path("runs") / recipe.stem / "corpus"
+    if settings.data.build is not None and is_built(settings.data.build, own):
+        corpus = own
+    expected = estimate_recipe(settings, corpus=corpus)
     measured = None
     if measure:
         from diffutron.training.measure import measure as measure_recipe

@@ -102,6 +102,11 @@ def ppl(
 
     lm = load(model, adapters=adapter or ())
     other = load(against) if against else None
+    if other is not None and other.codec.fingerprint != lm.codec.fingerprint:
+        raise InputError(
+            f"{other.name} has another tokenizer than {lm.name}: their masked perplexities are not comparable; use "
+            "diffutron eval compare"
+        )
 
     def score(model: DiffusionLM, rate: float) -> MaskedPerplexity:
         show = ProgressLine().counter(f"eval ppl {rate:.0%} | {model.name}", "windows")

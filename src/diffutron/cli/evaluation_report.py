@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from html import escape
@@ -19,15 +18,14 @@ from diffutron.cli.console import (
     ProgressLine,
     SeedOption,
     TextFieldOption,
-    as_finite,
     as_json,
     note,
     print_json,
     texts_of,
 )
-from diffutron.cli.report import change, drawing, fill_block, interval, page, plot_loss, table, text_block, told
+from diffutron.cli.report import change, drawing, drawn, fill_block, interval, page, plot_loss, table, text_block, told
 from diffutron.cli.report_sections import read_result, section
-from diffutron.storage import write_bytes
+from diffutron.storage import as_finite, write_bytes
 
 HEIGHT = 3.6
 """of a picture, in inches"""
@@ -228,26 +226,22 @@ def _draw_curves(axes: Any, result: dict[str, Any]) -> None:
                 continue
             rates = [100 * score["mask_rate"] for score in scores]
             name = each["name"] if style == "-" else f"{each['name']}, {result['before']}"
-            axes.plot(rates, [_drawn(score["nll"]) for score in scores], style, color=f"C{number}", label=name)
+            name = name.replace("$", r"\$")  # which would begin a formula
+            axes.plot(rates, [drawn(score["nll"]) for score in scores], style, color=f"C{number}", label=name)
     axes.set(xlabel="% of tokens hidden", ylabel="nats a hidden token")
     axes.legend(frameon=False, fontsize="small")
 
 
 def _draw_estimators(axes: Any, result: dict[str, Any]) -> None:
     bound = [each for each in result["estimators"] if each["estimator"] == "bound"]
-    looks, nats = [each["looks"] for each in bound], [_drawn(each["nats_per_token"]) for each in bound]
-    errors = [_drawn(each["standard_error"]) for each in bound]
+    looks, nats = [each["looks"] for each in bound], [drawn(each["nats_per_token"]) for each in bound]
+    errors = [drawn(each["standard_error"]) for each in bound]
     axes.errorbar(looks, nats, yerr=errors, marker="o", capsize=3, color="#264653", label="bound, one text's error")
     for each in result["estimators"]:
         if each["estimator"] != "bound":
-            axes.plot(each["looks"], _drawn(each["nats_per_token"]), "s", label=each["estimator"])
+            axes.plot(each["looks"], drawn(each["nats_per_token"]), "s", label=each["estimator"])
     axes.set(xscale="log", xlabel="forward passes a question", ylabel="nats a token")
     axes.legend(frameon=False, fontsize="small")
-
-
-def _drawn(value: float | None) -> float:
-    """Not-a-number leaves a gap in a line."""
-    return math.nan if value is None else value
 
 
 def _sample(each: dict[str, Any]) -> str:

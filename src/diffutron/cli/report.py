@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -76,12 +77,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def told(value: float | None, form: str) -> str:
     """A number, or a dash where it is none."""
-    return "–" if value is None else f"{value:{form}}"
+    return "–" if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def drawn(value: float | None) -> float:
+    """Not-a-number leaves a gap in a line."""
+    return math.nan if value is None else value
 
 
 def interval(found: Mapping[str, Any], form: str) -> str:
     """``low`` to ``high``."""
-    if found["low"] is None or found["high"] is None:
+    if any(found[side] is None or math.isnan(found[side]) for side in ("low", "high")):
         return "no interval"
     return f"{found['low']:{form}} to {found['high']:{form}}"
 
@@ -98,7 +104,7 @@ def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:
     """Held-out perplexities, each under a name."""
     head = "".join(
         f"<th>{title}</th>"
-        for title in ("masked perplexity, 15 %", "perplexity", "95 % interval", "top-1", "texts", "hidden tokens")
+        for title in ("", "hidden", "masked perplexity", "95 % interval", "top-1", "texts", "hidden tokens")
     )
     rows = "\n".join(_row(name, score) for name, score in scores)
     return f"<table>\n<tr>{head}</tr>\n{rows}\n</table>"
@@ -107,7 +113,8 @@ def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:
 def text_block(sample: dict[str, Any]) -> str:
     """A generated text after its prompt."""
     prompt = f"<b>{escape(sample['prompt'])}</b>"
-    return f"<blockquote>{prompt}{escape(sample['completion'])} <small>[{sample['finish_reason']}]</small></blockquote>"
+    end = f"<small>[{escape(str(sample['finish_reason']))}]</small>"
+    return f"<blockquote>{prompt}{escape(sample['completion'])} {end}</blockquote>"
 
 
 def fill_block(text: str, ways: list[dict[str, Any]]) -> str:
@@ -136,6 +143,7 @@ def drawing(draw: Callable[[Any], None], *, height: float) -> str:
 
 def plot_loss(axes: Any, records: list[dict[str, Any]], *, key: str = "loss") -> None:
     """The loss over tokens, with a running mean, into matplotlib's ``axes``."""
+    records = [each for each in records if each[key] is not None and math.isfinite(each[key])]  # but for skipped steps
     tokens = [record["tokens"] / 1000 for record in records]
     losses = [record[key] for record in records]
     axes.plot(tokens, losses, color="#2a9d8f", alpha=0.35, linewidth=1, label="step")
@@ -155,9 +163,10 @@ def running_mean(values: list[float]) -> list[float]:
 def _row(name: str, score: dict[str, Any]) -> str:
     cells = (
         name,
-        f"{score['perplexity']:.2f}",
-        f"{score['low']:.2f} to {score['high']:.2f}",
-        f"{score['top1']:.1%}",
+        f"{score['mask_rate']:.0%}",
+        told(score["perplexity"], ".2f"),
+        interval(score, ".2f"),
+        told(score["top1"], ".1%"),
         score["num_texts"],
         score["num_masked"],
     )

@@ -24,7 +24,7 @@ def read_result(path: Path, *, model: str) -> Result:
     except (OSError, ValueError) as error:
         raise InputError(f"--with {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     other = InputError(f"--with {path} is nothing that diffutron eval {', '.join(_SECTIONS)} printed with --json")
-    if not isinstance(result, dict) or result.get("kind") not in _SECTIONS:
+    if not isinstance(result, dict) or str(result.get("kind")) not in _SECTIONS:
         raise other
     try:
         measured = _models_of(result)
@@ -113,15 +113,16 @@ def _compare(result: Result) -> str:
     for each in result["models"]:
         bound, score = each["bound"], each["perplexity"]
         bits, nats = each.get("bits_difference"), each.get("nll_difference")
+        lossy = f"{each['num_lossy']} of {bound['num_texts']}" if each["num_lossy"] else ""
         rows.append((
             each["model"], f"{each['num_parameters']:,}", told(bound["bits_per_character"], ".3f"),
             interval(bound, ".3f"), "" if bits is None else f"{told(bits['value'], '+.3f')} ({interval(bits, '+.3f')})",
             told(score["perplexity"], ".2f"), interval(score, ".2f"), "" if nats is None else change(nats),
-            told(each["characters_per_second"], ",.0f"), f"{each['weight_bytes'] / 1e6:.0f} MB", bound["num_texts"],
-            bound["fingerprint"],
+            lossy, told(each["characters_per_second"], ",.0f"), f"{each['weight_bytes'] / 1e6:.0f} MB",
+            bound["num_texts"], bound["fingerprint"],
         ))  # fmt: skip
     head = ("model", "parameters", "bits a character, at most", "95 %", "from the first", "masked perplexity", "95 %",
-            "from the first", "characters/s", "weights", "texts", "data")  # fmt: skip
+            "from the first", "texts it loses a part of", "characters/s", "weights", "texts", "data")  # fmt: skip
     return table(head, rows)
 
 
@@ -131,7 +132,8 @@ def _ppl(result: Result) -> str:
 
     def rows() -> Iterator[tuple[object, ...]]:
         for each in result.get("curve", [result]):
-            yield row(f"{each['mask_rate']:.0%} of tokens hidden", each)
+            how = "" if each["replace"] == "mask" else f", {each['replace']}"
+            yield row(f"{each['mask_rate']:.0%} of {each['unit']}s hidden{how}", each)
         for name, groups in result.items():
             if name.startswith("by "):
                 yield from (row(f"{name}: {each['name']}", each) for each in groups)

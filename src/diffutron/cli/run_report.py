@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffutron.cli.report import NO_CURVE, page, plot_loss, running_mean, score_table, text_block
+from diffutron.cli.report import NO_CURVE, drawn, page, plot_loss, running_mean, score_table, text_block
 from diffutron.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -95,12 +95,13 @@ def loss_picture(steps: list[dict[str, Any]], measured: list[dict[str, Any]]) ->
     if measured:
         tokens = [record["tokens"] / 1000 for record in measured]
         heldout.fill_between(
-            tokens, [record["low"] for record in measured], [record["high"] for record in measured],
+            tokens, [drawn(record["low"]) for record in measured], [drawn(record["high"]) for record in measured],
             color="#2a9d8f", alpha=0.25, label="95 % interval",
         )  # fmt: skip
-        heldout.plot(tokens, [record["perplexity"] for record in measured], color="#264653", marker="o")
+        heldout.plot(tokens, [drawn(record["perplexity"]) for record in measured], color="#264653", marker="o")
         heldout.legend(frameon=False)
-    heldout.set(xlabel="thousand tokens", ylabel="masked perplexity, 15 %", title="held-out texts")
+    hidden = f", {measured[-1]['mask_rate']:.0%}" if measured else ""
+    heldout.set(xlabel="thousand tokens", ylabel=f"masked perplexity{hidden}", title="held-out texts")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     pyplot.close(figure)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffutron.cli.console import JsonOption, OfflineOption, SetOption, count, duration, note, print_json
+from diffutron.cli.console import JsonOption, OfflineOption, SetOption, count, duration, interval, note, print_json
 
 if TYPE_CHECKING:
     from diffutron.training.recipe import TrainRecipe
@@ -140,10 +140,8 @@ def _run(settings: TrainRecipe, folder: Path, resume: str, workers: Workers, ten
             if "loss" in record:
                 line.step(record)
             if "perplexity" in record:
-                line.note(
-                    f"step {record['step']:05d} | held-out perplexity {record['perplexity']:.2f} "
-                    f"({record['low']:.2f} to {record['high']:.2f})"
-                )
+                spread = interval(record["perplexity"], record["low"], record["high"], ".2f")
+                line.note(f"step {record['step']:05d} | held-out perplexity {record['perplexity']:.2f} ({spread})")
             if events is not None:
                 events.write(record)
             if "samples" in record:

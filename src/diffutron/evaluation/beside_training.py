@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from diffutron.corpus import read_texts
 from diffutron.corpus.read import read_all
+from diffutron.errors import DataError
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.perplexity import perplexity_of
 from diffutron.evaluation.questions import TextQuestions, ask_for_rows, ask_for_texts, window_tokens
 from diffutron.generation import Generator, Request, SamplerSettings
 from diffutron.tokens.rows import Rows
 from diffutron.training.run import Run, diffusion_config
+
+log = logging.getLogger(__name__)
 
 PROMPTS = ("", "Bir varmış bir yokmuş", "Türkiye'nin")
 SAMPLE_TOKENS = 48
@@ -28,7 +32,6 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
     Args:
         max_texts: how many held-out texts at most.
     """
-
     denoiser, codec = run.loaded.denoiser, run.codec
     read, hiding = _heldout_questions(run, max_texts)
     learned_end = diffusion_config(run)["learned_end"]
@@ -39,7 +42,12 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
             requests.append(Request(prompt, min(SAMPLE_TOKENS, room)))
 
     def evaluate() -> dict[str, Any]:
-        scores = perplexity_of(denoiser, codec, read, hiding).as_dict() if read is not None else {}
+        scores: dict[str, Any] = {}
+        if read is not None:
+            try:
+                scores = perplexity_of(denoiser, codec, read, hiding).as_dict()
+            except DataError as error:  # no reason to lose what was trained
+                log.warning("the held-out part was not measured: %s", error)
         generator = Generator(denoiser, codec, learned_end=learned_end)  # a reader is of the weights as they were
         samples = generator.complete(requests, SamplerSettings())
         return {**scores, "samples": [sample.as_dict() for sample in samples]}
@@ -48,13 +56,12 @@ def evaluation_of(run: Run, *, max_texts: int | None = None) -> Callable[[], dic
 
 
 def _heldout_questions(run: Run, max_texts: int | None) -> tuple[TextQuestions | None, AtRate]:
-
     maker, file, max_tokens = run.row_maker, run.corpus.heldout, run.recipe.data.max_tokens
     hiding = AtRate(0.15 if maker.chat is None else 0.5)
     if not run.corpus.report["heldout"]:
         return None, hiding
     if maker.chat is not None:
         made = list(maker.make(itertools.islice(read_all(file), max_texts)))
-        return ask_for_rows(Rows.of(made, marked=True)) if made else None, hiding
+        return ask_for_rows(Rows.of(made, marked=True), run.codec) if made else None, hiding
     texts = itertools.islice(read_texts(file), max_texts)
     return ask_for_texts(texts, run.codec, max_tokens=min(max_tokens, window_tokens(run.loaded.denoiser))), hiding

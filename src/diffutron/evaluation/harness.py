@@ -253,7 +253,7 @@ class HarnessModel(LM):
     def _continuation(self, asked: _Writing) -> str:
         room = self.denoiser.max_positions - 1 - asked.max_new_tokens
         # Ids, not text: a beginning that is cut and read again may have a token more.
-        given = (self.codec.start_id, *self.codec.encode(asked.context)[-room:])
+        given = (self.codec.start_id, *self.codec.encode_beginning(asked.context)[-room:])
         [written] = self._generator.complete(
             [Request(asked.context, asked.max_new_tokens, self.seed, asked.sample, given=given)],
             SamplerSettings.model_validate_json(asked.sampler),

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from diffutron.errors import InputError, ModelError
+from diffutron.model.checkpoint import pretrained_arguments
 from diffutron.text import normalise
 
 
@@ -49,12 +51,15 @@ def load_judge(name: str) -> Judge:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     file = Path(name)
-    where = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
-    place = str(file.parent) if where else name
+    where: dict[str, Any] = {"gguf_file": file.name}
+    place, weights = str(file.parent), dict[str, Any]()
+    if file.suffix != ".gguf":
+        place, where = pretrained_arguments(file if file.is_dir() else name)
+        weights = {"use_safetensors": True}  # the others may hold code
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **where)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **where).eval()
-    except (OSError, ValueError, ImportError) as error:
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **where, **weights).eval()
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(f"the judge {name} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise ModelError(f"the judge {name} has no token to begin a text with")

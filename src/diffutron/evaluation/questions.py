@@ -199,10 +199,18 @@ def ask_for_texts(texts: Iterable[str], codec: TextCodec, *, max_tokens: int) ->
     return TextQuestions(questions, np.asarray(documents), kept, characters, digest.hexdigest()[:16], window)
 
 
-def ask_for_rows(rows: Rows) -> TextQuestions:
-    """What may be learned of each row, which is a document of its own: of a conversation, what the assistant says."""
+def ask_for_rows(rows: Rows, codec: TextCodec) -> TextQuestions:
+    """What may be learned of each row, which is a document of its own: of a conversation, what the assistant says.
+
+    Not the end, or ends, behind an answer: they are easy, and how many there are is a setting.
+    """
+    specials = sorted(codec.special_ids)
     questions = [
-        Question(ids.astype(np.int64), rows.can_mask(number), (text_digest(" ".join(map(str, ids.tolist()))),))
+        Question(
+            ids.astype(np.int64),
+            rows.can_mask(number) & ~np.isin(ids, specials),
+            (text_digest(" ".join(map(str, ids.tolist()))),),
+        )
         for number, ids in enumerate(map(rows.__getitem__, range(len(rows))))
     ]
     return TextQuestions(questions, np.arange(len(rows)), list(range(len(rows))), [0] * len(rows), rows.fingerprint)

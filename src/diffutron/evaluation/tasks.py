@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter
@@ -23,11 +24,13 @@ from lm_eval.tasks._index import Kind
 
 from diffutron.corpus import files_of, read_records
 from diffutron.errors import DataError, DiffutronError, InputError
+from diffutron.evaluation.cetvel.documents import BAD_KEY
 from diffutron.evaluation.harness import Estimate, HarnessModel
 from diffutron.evaluation.score import wilson_interval
 
 CETVEL = ("belebele_tr", "exams_tr", "ironytr", "news_cat", "mnli_tr", "sts_tr", "xcopa_tr")
 
+METRICS = ("acc", "acc_norm")
 ONE_ANSWER = 0.95
 """more of one answer than this is worth a word"""
 
@@ -145,14 +148,48 @@ def run_tasks(
         for name, task in tasks.items():
             if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.multiple_target:
                 raise InputError(f"task {name!r} is no choice between texts; run it by lm_eval with a HarnessModel")
+            _check_documents(name, task, limit)
         found = evaluate(model, {"tasks": tasks}, limit=limit, bootstrap_iters=0)
     scores = []
     for name, task in tasks.items():
         samples = found["samples"][name]
         documents = [_answered(model, task.doc_to_choice(each["doc"]), each) for each in samples]
-        metrics = [metric for metric in ("acc", "acc_norm") if metric in samples[0]["metrics"]]
+        metrics = [metric for metric in METRICS if metric in samples[0]["metrics"]]
         scores += [score_of(name, metric, documents, model) for metric in metrics]
     return scores
+
+
+def _check_documents(name: str, task: Any, limit: int | None) -> None:
+    """
+    Raises:
+        InputError: the task has no metric of ours. DataError: a document has no choices, or its label is none of them.
+    """
+    if not set(METRICS) & set(task._metric_fn_list):
+        raise InputError(
+            f"task {name!r} is not scored by {' or '.join(METRICS)}; run it by lm_eval with a HarnessModel"
+        )
+    for number, document in enumerate(itertools.islice(task.eval_docs, limit), 1):
+        try:
+            choices, label = task.doc_to_choice(document), task.doc_to_target(document)
+            right = right_choice(label, choices)
+        except Exception as error:  # prompts are code of the task's
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise DataError(f"task {name!r}: document {number} is not what the task expects ({found})") from error
+        if right is None:
+            raise DataError(f"task {name!r}: document {number} has the label {label!r}, and {len(choices)} choices")
+
+
+def right_choice(label: Any, choices: Sequence[str]) -> int | None:
+    """The number of the choice that a label names, by its text or its number; None if it names none.
+
+    EXAMS marks a document whose key is broken by a number that may be none of a choice; it is answered wrong.
+    """
+    if isinstance(label, str) and label in choices:
+        return choices.index(label)
+    if isinstance(label, str) and label.isdecimal():
+        label = int(label)
+    is_number = isinstance(label, int | np.integer)
+    return int(label) if is_number and (0 <= label < len(choices) or label == BAD_KEY) else None
 
 
 def score_of(task: str, metric: str, documents: Sequence[Answered], model: HarnessModel) -> TaskScore:
@@ -179,15 +216,15 @@ def score_of(task: str, metric: str, documents: Sequence[Answered], model: Harne
 
 
 def _majority(documents: Sequence[Answered]) -> float | None:
-    [(_, most)] = Counter(each.right for each in documents).most_common(1)
+    possible = Counter(each.right for each in documents if each.right < len(each.choices))
+    most = max(possible.values(), default=0)
     answers_differ = len({each.choices for each in documents}) > 1
     return None if answers_differ and most == len(documents) else most / len(documents)
 
 
 def _answered(model: HarnessModel, choices: Sequence[str], sample: Mapping[str, Any]) -> Answered:
-    right = sample["target"]
-    if isinstance(right, str):
-        right = choices.index(right) if right in choices else -1
+    right = right_choice(sample["target"], choices)
+    assert right is not None
     # Metrics that need them put the choices without their context behind these.
     pairs = sample["arguments"][: len(choices)]
     return Answered(pairs[0][0], tuple(choices), tuple(model.estimate(*pair) for pair in pairs), right)
@@ -246,7 +283,9 @@ def _with_file(name: str, file: Path) -> dict[str, Any]:
     records = [record for path in files_of(file) for _, record in read_records(path)]
     if not records:
         raise DataError(f"data file {file} holds no document")
-    changes = {"test_split": "test", "custom_dataset": lambda **_: {"test": Dataset.from_list(records)}}
+    # lm-eval would ask the data set for its other splits too.
+    others = dict.fromkeys(("training_split", "validation_split", "fewshot_split"))
+    changes = {**others, "test_split": "test", "custom_dataset": lambda **_: {"test": Dataset.from_list(records)}}
     return {"group": "local", "task": [{"task": name, **changes}]}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from diffutron.evaluation.hiding import AtRate
 from diffutron.evaluation.perplexity import GroupScore, group_score
-from diffutron.evaluation.questions import ask, ask_for_texts, window_tokens
+from diffutron.evaluation.questions import TextQuestions, ask, ask_for_texts, window_tokens
 from diffutron.model import Denoiser
-from diffutron.text import lower_tr, normalise
+from diffutron.text import lower_tr
+from diffutron.text.words import words as words_of
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.units import words
 
@@ -25,10 +26,10 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:
-    """How often each word stands in the texts: letters only, in lower case the Turkish way."""
+    """How often each word stands in the texts: its letters before an apostrophe, in lower case the Turkish way."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(_LETTERS.findall(lower_tr(normalise(text))))
+        counts.update(lower_tr(word.letters) for word in words_of(text))
     return counts
 
 
@@ -42,8 +43,9 @@ def perplexity_by_frequency(
     A hidden token belongs to the first run of letters in its word (``Ankara`` in ``Ankara'da``), and the two parts of
     the word count alike. Numbers and what stands around words, as punctuation, make a band of their own.
     """
+    texts = list(texts)
     read = ask_for_texts(texts, codec, max_tokens=window_tokens(denoiser))
-    bands = [_bands_of(each.ids, codec, counts) for each in read.questions]
+    bands = _bands_of_windows(read, [texts[place] for place in read.kept], codec, counts)
     nll, masked = np.zeros((2, len(BANDS) + 1, read.num_texts))
     for answer in ask(
         denoiser, codec, read.questions, hiding or AtRate(), seed=seed, micro_batch_tokens=micro_batch_tokens,
@@ -55,6 +57,20 @@ def perplexity_by_frequency(
         np.add.at(masked[:, document], band, 1)
     names = [*(name for _, _, name in BANDS), "no word"]
     return [group_score(name, nll[band], masked[band], seed) for band, name in enumerate(names)]
+
+
+def _bands_of_windows(
+    read: TextQuestions, texts: Sequence[str], codec: TextCodec, counts: Mapping[str, int]
+) -> list[NDArray[np.int64]]:
+    """For each window; a word that a border cuts is still that word."""
+    whole = [_bands_of(np.asarray(codec.encode(text)), codec, counts) for text in texts]
+    bands = []
+    for question, document in zip(read.questions, read.documents, strict=True):
+        of_text = ~np.isin(question.ids, [codec.start_id, codec.end_id])
+        own = np.full(len(question.ids), len(BANDS), dtype=np.int64)
+        own[of_text], whole[document] = np.split(whole[document], [int(of_text.sum())])
+        bands.append(own)
+    return bands
 
 
 def _bands_of(ids: NDArray[np.int64], codec: TextCodec, counts: Mapping[str, int]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 
 from diffutron.errors import DataError, InputError
 from diffutron.model import load_model, save_model
@@ -58,7 +59,7 @@ def make_folder(
     own_name = name if name in EMBEDDED else Path(name).resolve().name
     card = Card(
         title or repository or own_name, license, repository or out.name, source, report,
-        loaded.denoiser.num_parameters, dtype, adapter, limits,
+        loaded.denoiser.num_parameters, _stored_dtype(source.weights) if adapter else dtype, adapter, limits,
     )  # fmt: skip
     with appearing(out) as draft:
         if adapter:
@@ -91,6 +92,13 @@ def make_folder(
         if is_taken and not _is_same(draft, out):
             raise InputError(f"{out} exists and holds something else; choose another folder")
     return findings
+
+
+def _stored_dtype(adapter: Path) -> str:
+    """An adapter is published as it lies there."""
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        found = sorted({str(file.get_slice(name).get_dtype()) for name in file.keys()})  # noqa: SIM118 - no mapping
+    return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(each, each) for each in found)
 
 
 def refuse(findings: list[Finding], folder: Path) -> None:

@@ -67,7 +67,10 @@ class TextCodec:
         return list(self._encoding(self._encoder, normalise(text)).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        encodings = self._encoder.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
+        try:
+            encodings = self._encoder.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
+        except TypeError:  # one of them, which is told apart
+            return [self.encode(text) for text in texts]
         return [list(encoding.ids) for encoding in encodings]
 
     @staticmethod
@@ -124,15 +127,15 @@ class TextCodec:
         the border belongs to the continuation.
         """
         whole = normalise(context + continuation)
-        pairs = zip(normalise(context), whole, strict=False)
+        pairs = zip(normalise_part(context).lstrip(), whole, strict=False)
         border = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        encoding = self._encoder.encode(whole, add_special_tokens=False)
+        encoding = self._encoding(self._encoder, whole)
         cut = next((place for place, (_, end) in enumerate(encoding.offsets) if end > border), len(encoding.ids))
         return list(encoding.ids[:cut]), list(encoding.ids[cut:])
 
     def cut(self, text: str) -> list[tuple[int, int, int]]:
         """Ids of ``text`` exactly as it stands, each with where its piece begins and ends."""
-        encoding = self._encoder.encode(text, add_special_tokens=False)
+        encoding = self._encoding(self._encoder, text)
         return [(index, *span) for index, span in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:

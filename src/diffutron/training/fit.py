@@ -273,7 +273,7 @@ class Engine:
             try:
                 return self.accumulate(planned, progress=progress, limit=limit), limit
             except RuntimeError as error:
-                size = limit or self.recipe.micro_batch_tokens
+                size = self._micro_batch(limit)
                 if not is_out_of_memory(error) or self.workers.size > 1 or size <= int(self.rows.lengths.max()):
                     raise
                 limit = size // 2
@@ -283,15 +283,17 @@ class Engine:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def _micro_batch(self, limit: int | None) -> int:
+        """The recipe's size, unless memory once allowed less."""
+        return min(limit or self.recipe.micro_batch_tokens, self.recipe.micro_batch_tokens)
+
     def accumulate(self, planned: PlannedStep, *, progress: float, limit: int | None = None) -> StepSums:
         """Leave the gradient of one optimizer step in the parameters."""
         examples, epoch = planned.examples, planned.epoch
         packed = self.recipe.data.layout == "packed"
         times = self.masker.times(examples, epoch=epoch, step=planned.epoch_step)
         places = {int(example): place for place, example in enumerate(examples)}
-        parts = micro_batches(
-            examples, self.rows.lengths, max_tokens=limit or self.recipe.micro_batch_tokens, packed=packed
-        )
+        parts = micro_batches(examples, self.rows.lengths, max_tokens=self._micro_batch(limit), packed=packed)
         prepared: list[tuple[Batch, MaskedBatch, MaskPlan]] = []
         for turn in range(self.workers.rank, len(parts) + self.workers.rank, self.workers.size):
             # Workers meet in every pass of a sharded model: one that has run out goes on, but asks for nothing.

@@ -129,7 +129,8 @@ class OptimizerSet:
             optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Every state tensor as ``<parameter>|<key>``."""
+        """Every state tensor as ``<parameter>|<key>``, those that no step has made yet among them."""
+        self.prepare_state()
         return {f"{name}|{key}": tensor for name, key, tensor in self._state()}
 
     def prepare_state(self) -> None:

@@ -202,4 +202,6 @@ class TrainRecipe(Settings):
         return self
 
     def total_tokens(self, tokens_in_data: int) -> int:
-        return self.train_tokens if self.train_tokens is not None else round((self.epochs or 0) * tokens_in_data)
+        return (
+            self.train_tokens if self.train_tokens is not None else max(1, round((self.epochs or 0) * tokens_in_data))
+        )

@@ -21,7 +21,7 @@ from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus
 from diffutron.errors import CheckpointError, RecipeError, TrainingError
 from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
 from diffutron.model.names import weights_in
-from diffutron.storage import refused, remove, write_bytes, write_json
+from diffutron.storage import as_finite, refused, remove, write_bytes, write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
 from diffutron.tokens.shards import open_shards
@@ -40,7 +40,7 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-_BEFORE_THE_FIRST_STEP = re.compile(r"corpus|rows|start\.txt|\.(corpus|rows)\..*")
+_BEFORE_THE_FIRST_STEP = re.compile(r"corpus|rows|start\.txt|\.(corpus|rows)\..*|\.run\.json\.tmp")
 """what an interrupted run, or who prepares one, leaves in its folder before the run is described; hidden, half done"""
 
 
@@ -126,9 +126,9 @@ def prepare_run(
         if resume is Resume.NEVER:  # now that everything else is known to be well
             for each in ("checkpoints", "adapter", "model", "metrics.jsonl"):
                 remove(folder / each)
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
         write_json(folder / "run.json", _manifest(run))
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+        write_bytes(folder / "recipe.yaml", text.encode())
 
     _by_the_first(workers, describe)
     return run
@@ -257,7 +257,7 @@ class _MetricsFile:
     def write(self, record: dict[str, Any]) -> None:
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+                stream.write(json.dumps(as_finite(record), allow_nan=False) + "\n")
         except OSError as error:
             raise refused(self.path, error) from None
         self.on_record(record)
