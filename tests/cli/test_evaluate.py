@@ -12,10 +12,11 @@ import pytest
 from diffutron.cli.console import ProgressLine, as_json
 from diffutron.cli.evaluation_report import body_of, names_of
 from diffutron.cli.report_sections import read_result
-from diffutron.errors import InputError
+from diffutron.errors import InputError, ModelError
 from diffutron.evaluation.side_by_side import side_by_side
 from diffutron.evaluation.tasks import TaskScore
-from diffutron.model import Loaded, save_model
+from diffutron.model import Loaded, LoraSettings, add_lora, load_model, save_adapter, save_model
+from diffutron.model.checkpoint import weights_digest
 from diffutron.testing import TINY_TEXTS, tiny_denoiser, tiny_folder, tiny_tokenizer
 
 
@@ -174,7 +175,8 @@ def test_only_one_of_the_compared_models_is_in_memory(monkeypatch):
         return Loaded(name, denoiser, tiny_tokenizer(), {})
 
     monkeypatch.setattr("diffutron.evaluation.side_by_side.load_model", load)
-    monkeypatch.setattr("diffutron.evaluation.side_by_side.resolve_model", lambda name: name)
+    for name in ("resolve_model", "weights_digest"):
+        monkeypatch.setattr(f"diffutron.evaluation.side_by_side.{name}", lambda name: name)
     assert len(list(side_by_side(["a", "b", "c"], TINY_TEXTS[:2], mask_rate=0.5, num_draws=2))) == 3
 
 
@@ -290,7 +292,8 @@ def test_what_other_commands_measured_becomes_sections_of_the_report(run, place)
                           "--reference", "texts.jsonl", "--json"),
         "probes": run("eval", "probes", "--model", "one", "--against", "other", *probe, "--json"),
         "chat": run("eval", "chat", "--model", "one", "--max-new-tokens", 2, "--steps", 1, "--json"),
-        "tasks": json.dumps({"kind": "tasks", "model": "one", "tasks": [TASK.as_dict()]}),
+        "tasks": json.dumps({"kind": "tasks", "model": "one", "weights": weights_digest("one"),
+                             "tasks": [TASK.as_dict()]}),
     }  # fmt: skip
     found = {name: json.loads(text) for name, text in kept.items()}
     report = ["eval", "report", "one", "--data", "texts.jsonl", "--out", "out", "--seeds", 1, "--draws", 2]
@@ -320,6 +323,7 @@ def test_what_other_commands_measured_becomes_sections_of_the_report(run, place)
         ("[]", "x.json is nothing that diffutron eval ppl, tasks, generation, probes, chat, compare printed"),
         ('{"kind": "tasks", "model": "one", "tasks": [{}]}', "x.json is nothing that diffutron eval"),
         ('{"kind": "tasks", "model": "two", "tasks": []}', "x.json measures 'two', not 'one'"),
+        ('{"kind": "tasks", "model": "one", "weights": "0123", "tasks": []}', "measured other weights of 'one', 0123"),
     ],
 )
 def test_what_no_other_command_measured_of_the_model_is_refused_at_once(run, place, content, says):
@@ -331,7 +335,9 @@ def test_answers_are_counted_in_a_report_and_not_kept(place):
     own = {"followed": {"value": 0.5, "low": 0.4, "high": 0.6}, "answers": ["as in somebody's text"]}
     chat = {"kind": "chat", "num": 1, "seed": 0, "models": {"one": own}}
     (place / "chat.json").write_text(json.dumps(chat), encoding="utf-8")
-    assert read_result(place / "chat.json", model="one")["models"] == {"one": {"followed": own["followed"]}}
+    assert read_result(place / "chat.json", model="one", weights=None)["models"] == {
+        "one": {"followed": own["followed"]}
+    }
 
 
 def test_report_of_a_run_shows_its_loss_and_a_folder_without_one_is_an_error(run, place):
@@ -351,3 +357,20 @@ def test_another_tokenizer_is_told_before_anything_is_measured(run, place, monke
     (place / "other" / "tokenizer.json").write_text(json.dumps(layout), encoding="utf-8")
     monkeypatch.setattr("diffutron.api.masked_perplexity", lambda *_, **__: pytest.fail("it was measured first"))
     assert "other has another tokenizer than one" in run(*PPL, "--against", "other", code=1)
+
+
+def test_another_models_weights_have_another_digest_and_an_adapters_are_its_bases_too(place):
+    assert weights_digest("one") != weights_digest("other")
+    denoiser = tiny_denoiser()
+    peft_model = add_lora(denoiser, LoraSettings(r=2, alpha=2), seed=0, base_name="../one")
+    save_adapter(place / "adapter", peft_model, {})
+    on_one, stacked = weights_digest("adapter"), weights_digest("other", ["adapter"])
+    assert len({weights_digest("one"), on_one, stacked}) == 3
+    (place / "one" / "model.safetensors").write_bytes((place / "other" / "model.safetensors").read_bytes())
+    assert weights_digest("one") == weights_digest("other")
+    assert weights_digest("adapter") != on_one
+    assert weights_digest("org/name") is None
+    config = json.loads((place / "adapter" / "adapter_config.json").read_text())
+    (place / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "."}))
+    with pytest.raises(ModelError, match="names the adapter itself as its base"):
+        load_model("adapter")

@@ -339,6 +339,15 @@ def test_another_run_is_refused_before_anything_of_the_first_is_touched(place, t
     assert after[Path("model/model.safetensors")] != before[Path("model/model.safetensors")]
 
 
+def test_a_run_whose_model_is_another_now_is_refused(place, train):
+    train()
+    (place / "other").mkdir()
+    tiny_folder(place / "other", seed=1)
+    (place / "base" / "model.safetensors").write_bytes((place / "other" / "model.safetensors").read_bytes())
+    assert "another run: weights was " in train(code=1)[1]
+    train("--resume", "anyway")
+
+
 def test_a_folder_that_no_run_made_is_left_alone_whatever_is_asked(place, train):
     (place / "run").mkdir()
     (place / "run" / "notlar.txt").write_text("benim", encoding="utf-8")

@@ -58,6 +58,7 @@ def chat(
     from diffutron.evaluation.answers import asked, compare_answers, nearest_sentence, reply_to, score_answers
     from diffutron.generation.chat import Reply
     from diffutron.generation.sampler import SamplerSettings
+    from diffutron.model.checkpoint import weights_digest
     from diffutron.recipe import check
 
     sampler = {"steps": steps, "block_length": block_length, "temperature": temperature, "end_penalty": end_penalty}
@@ -66,6 +67,9 @@ def chat(
     talkers = {shown: _chat(model, adapter, template)}
     if against is not None and against != shown:
         talkers[against] = _chat(against, None, template)
+    digests = {shown: weights_digest(model, adapter or ())}
+    if against is not None:
+        digests.setdefault(against, weights_digest(against))
     conversations: list[Conversation] = []
     unfit = 0
     if data is not None:
@@ -91,7 +95,7 @@ def chat(
         scores["nearest sentence"] = score_answers(nearest, wanted, groups=groups, seed=seed)
         result["num_groups"] = scores["nearest sentence"].exact.num_groups
     for name, talker in talkers.items():
-        own: dict[str, Any] = {"followed": _followed(talker, settings, max_new_tokens, seed)}
+        own: dict[str, Any] = {"weights": digests[name], "followed": _followed(talker, settings, max_new_tokens, seed)}
         if questions:
             progress = ProgressLine().counter(f"eval chat | {name}", "answers")
             replies = reply_to(

@@ -99,6 +99,7 @@ def ppl(
     from diffutron.evaluation.perplexity import by_group
     from diffutron.evaluation.perplexity import compare as compare_scores
     from diffutron.evaluation.word_frequency import count_words, perplexity_by_frequency
+    from diffutron.model.checkpoint import weights_digest
 
     lm = load(model, adapters=adapter or ())
     other = load(against) if against else None
@@ -137,7 +138,10 @@ def ppl(
         ]
         groups_json = {name: [asdict(each) for each in scores] for name, scores in parts.items()}
         body = rows[0] if len(rows) == 1 else {"curve": rows}
-        print_json({"kind": "ppl", "model": lm.name, "data": str(data), **body, **groups_json})
+        print_json({
+            "kind": "ppl", "model": lm.name, "weights": weights_digest(model, adapter or ()), "data": str(data),
+            **body, **groups_json,
+        })  # fmt: skip
         return
     for result, difference in found:
         spread = interval(result.perplexity, result.low, result.high, ".3f")

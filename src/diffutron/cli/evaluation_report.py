@@ -91,7 +91,10 @@ def report(
 
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
-    others = [read_result(path, model=model) for path in with_ or ()]
+    from diffutron.model.checkpoint import weights_digest
+
+    weights = weights_digest(model)
+    others = [read_result(path, model=model, weights=weights) for path in with_ or ()]
     sets = {name: texts_of(path, text_field) for name, path in zip(names_of(data), data, strict=True)}
 
     from diffutron.evaluation.report import measure_model
@@ -111,7 +114,8 @@ def report(
     result = as_finite({
         **measured.as_dict(), "training": [{name: step[name] for name in ("tokens", "loss")} for step in steps],
         "others": others,
-        "command": shlex.join(command), "versions": {name: version(name) for name in ("diffutron", "torch")},
+        "weights": weights, "command": shlex.join(command),
+        "versions": {name: version(name) for name in ("diffutron", "torch")},
     })  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "report.json", f"{as_json(result, indent=1)}\n".encode())

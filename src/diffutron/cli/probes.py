@@ -54,9 +54,13 @@ def probes(
         rows = _similarity(names, train, test, texts, score, seed)
     first = rows[0].result
     if json:
+        from diffutron.model.checkpoint import weights_digest
+
         compared = {"against": against} if against else {}
-        print_json({"kind": "probes", "model": model, "train": str(train), "test": str(test), **compared,
-                    **{row.name: row.as_dict() for row in rows}})  # fmt: skip
+        print_json({
+            "kind": "probes", "model": model, "weights": weights_digest(model), "train": str(train), "test": str(test),
+            **compared, **{row.name: row.as_dict() for row in rows},
+        })  # fmt: skip
         return
     for row in rows:
         print(row.told(against))

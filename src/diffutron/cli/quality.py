@@ -95,6 +95,7 @@ def generation(
     from diffutron.evaluation.quality import NotMeasured, equally_long, text_quality, without_cut_word
     from diffutron.generation import SamplerSettings
     from diffutron.model import load_model
+    from diffutron.model.checkpoint import weights_digest
     from diffutron.tokens.codec import TextCodec
 
     if texts is not None and prompts is not None:
@@ -126,8 +127,8 @@ def generation(
 
     if json:
         print_json({
-            "kind": "generation", "model": loaded.name, "reference": str(reference),
-            "dictionary": getattr(spelling, "name", None), "judge": judge, "seed": seed,
+            "kind": "generation", "model": loaded.name, "weights": weights_digest(model, adapter or ()),
+            "reference": str(reference), "dictionary": getattr(spelling, "name", None), "judge": judge, "seed": seed,
             "max_new_tokens": max_new_tokens, "sampler": settings.model_dump(mode="json"),
             **{name: each.as_dict() for name, each in found.items()},
         })  # fmt: skip

@@ -13,11 +13,14 @@ from diffutron.errors import InputError
 Result = dict[str, Any]
 
 
-def read_result(path: Path, *, model: str) -> Result:
+def read_result(path: Path, *, model: str, weights: str | None) -> Result:
     """What an ``eval`` command printed of a model.
 
+    Args:
+        weights: the model's :func:`~diffutron.model.checkpoint.weights_digest`.
+
     Raises:
-        InputError: it cannot be read, is nothing that such a command printed, or does not measure ``model``.
+        InputError: it cannot be read, is nothing that such a command printed, or does not measure ``model`` as it is.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -33,6 +36,11 @@ def read_result(path: Path, *, model: str) -> Result:
         raise other from None
     if model not in measured:
         raise InputError(f"--with {path} measures {', '.join(map(repr, measured)) or 'no model'}, not {model!r}")
+    if measured[model] != weights:
+        raise InputError(
+            f"--with {path} measured other weights of {model!r}, {measured[model]}, than there are now, {weights}; "
+            "measure again"
+        )
     if result["kind"] == "chat":  # answers quote what was asked, and that may be anybody's
         own = {name: {key: value for key, value in each.items() if key != "answers"}
                for name, each in result["models"].items()}  # fmt: skip
@@ -46,11 +54,12 @@ def section(result: Result) -> str:
     return f"<h2>{title}</h2>\n{body(result)}"
 
 
-def _models_of(result: Result) -> list[str]:
-    if "models" not in result:
-        return [str(result.get("model"))]
-    found = result["models"]
-    return list(found) if isinstance(found, dict) else [each["model"] for each in found]
+def _models_of(result: Result) -> dict[str, str | None]:
+    """The weights of each model that a command measured."""
+    found = result.get("models", [result])
+    if isinstance(found, dict):
+        return {name: each.get("weights") for name, each in found.items()}
+    return {str(each.get("model")): each.get("weights") for each in found}
 
 
 def _tasks(result: Result) -> str:

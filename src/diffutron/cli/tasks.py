@@ -63,6 +63,7 @@ def tasks(
     from diffutron.evaluation.harness import HarnessModel, RequestCache
     from diffutron.evaluation.tasks import CETVEL, run_tasks
     from diffutron.model import load_model
+    from diffutron.model.checkpoint import weights_digest
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what it finds in its own files
     loaded = load_model(model, adapters=adapter or ())
@@ -74,7 +75,10 @@ def tasks(
     scores = run_tasks(
         asked, list(dict.fromkeys(names or files or CETVEL)), data=files, limit=limit, on_missing=missing.append
     )
-    result = {"kind": "tasks", "model": loaded.name, "tasks": [score.as_dict() for score in scores]}
+    result = {
+        "kind": "tasks", "model": loaded.name, "weights": weights_digest(model, adapter or ()),
+        "tasks": [score.as_dict() for score in scores],
+    }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "results.json", f"{as_json(result, indent=1)}\n".encode())
     if json:

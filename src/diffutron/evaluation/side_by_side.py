@@ -12,6 +12,7 @@ from diffutron.evaluation.bound import NUM_DRAWS, LikelihoodBound, compare_bound
 from diffutron.evaluation.perplexity import MaskedPerplexity, are_comparable, compare, masked_perplexity
 from diffutron.evaluation.score import Difference
 from diffutron.model import load_model
+from diffutron.model.checkpoint import weights_digest
 from diffutron.model.names import resolve_model
 from diffutron.text import normalise
 from diffutron.tokens.codec import TextCodec
@@ -23,6 +24,7 @@ class Measured:
     """One model's row.
 
     Attributes:
+        weights: 16 digits of them (:func:`~diffutron.model.checkpoint.weights_digest`).
         perplexity: at one mask rate.
         bits_difference: from the first model, in bits a character.
         nll_difference: from the first model, in nats a hidden token; None if their tokenizers differ, or if their
@@ -36,6 +38,7 @@ class Measured:
     """
 
     model: str
+    weights: str | None
     num_parameters: int
     num_pieces: int
     bound: LikelihoodBound
@@ -55,9 +58,9 @@ class Measured:
             if (value := getattr(self, name)) is not None
         }
         return {
-            "model": self.model, "num_parameters": self.num_parameters, "num_pieces": self.num_pieces,
-            "bound": self.bound.as_dict(), "perplexity": self.perplexity.as_dict(), **differences,
-            "num_lossy": self.num_lossy, "characters_per_second": self.characters_per_second,
+            "model": self.model, "weights": self.weights, "num_parameters": self.num_parameters,
+            "num_pieces": self.num_pieces, "bound": self.bound.as_dict(),
+            "perplexity": self.perplexity.as_dict(), **differences, "num_lossy": self.num_lossy, "characters_per_second": self.characters_per_second,
             "weight_bytes": self.weight_bytes, "peak_bytes": self.peak_bytes,
         }  # fmt: skip
 
@@ -99,7 +102,8 @@ def side_by_side(
         del loaded
         is_comparable = first is not None and are_comparable(first.perplexity, perplexity)
         row = Measured(
-            model=name, num_parameters=num_parameters, num_pieces=num_pieces, bound=bound, perplexity=perplexity,
+            model=name, weights=weights_digest(name), num_parameters=num_parameters, num_pieces=num_pieces,
+            bound=bound, perplexity=perplexity,
             bits_difference=compare_bounds(first.bound, bound) if first else None,
             nll_difference=compare(first.perplexity, perplexity) if first and is_comparable else None,
             num_lossy=sum(_is_lossy(text, codec) for text in texts),

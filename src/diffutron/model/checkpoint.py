@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,7 +25,7 @@ from diffutron.model.denoiser import Denoiser
 from diffutron.model.families import family_of
 from diffutron.model.lora import merge_lora
 from diffutron.model.names import is_offline, resolve_model, split_revision, weights_in
-from diffutron.storage import appearing, recover, write_json
+from diffutron.storage import appearing, file_digest, recover, write_json
 
 DIFFUSION_CONFIG = "diffusion_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -236,9 +237,28 @@ def adapted_base(folder: Path, *, name: str = "the adapter") -> str:
         raise ModelError(f"{name}: adapter_config.json names no base model")
     # A relative folder is meant from the adapter's own place.
     sibling = (folder / base_name).resolve()
+    if sibling == folder.resolve():
+        raise ModelError(f"{name}: adapter_config.json names the adapter itself as its base")
     if sibling.is_dir():
         return str(sibling)
     return f"{base_name}@{config['revision']}" if config.get("revision") else str(base_name)
+
+
+def weights_digest(name: str, adapters: Sequence[Path | str] = ()) -> str | None:
+    """16 digits that change with the weights that :func:`load_model` would load; None where a hub keeps some of them,
+    under a revision."""
+    place = resolve_model(name)
+    folders = [weights_in(place) if isinstance(place, Path) else None]
+    below = list[str | None]()
+    for adapter in adapters:
+        folders.append(resolve_adapter(adapter))
+    if folders[0] is not None and (folders[0] / "adapter_config.json").is_file():
+        below.append(weights_digest(adapted_base(folders[0], name=name)))
+    if None in folders or None in below:
+        return None
+    files = [file for folder in folders if folder is not None for file in sorted(folder.glob("*.safetensors"))]
+    told = " ".join([*map(str, below), *map(file_digest, files)])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def save_model(
@@ -324,7 +344,7 @@ def _explained(name: str) -> Iterator[None]:
     """One line instead of the traceback of a library."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         line = " ".join(str(error).split())[:200]
         hint = "; it is not on this machine and --offline forbids the hub" if is_offline() and "/" in name else ""
         raise ModelError(f"model {name!r} cannot be loaded{hint}: {line}") from None

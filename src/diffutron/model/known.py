@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, ModernBertConfig, PreTrainedConfig
 
 from diffutron.errors import ModelError
@@ -51,7 +52,7 @@ def config_of(name: str) -> PreTrainedConfig:
     repository, where = pretrained_arguments(place)
     try:
         config = AutoConfig.from_pretrained(repository, **where)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         line = " ".join(str(error).split())[:160]
         known = ", ".join(KNOWN_SHAPES)
         raise ModelError(f"the shape of {name!r} is not known without the hub ({line}); known are {known}") from None

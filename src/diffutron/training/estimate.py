@@ -102,13 +102,14 @@ def estimate(recipe: TrainRecipe, *, corpus: Path | None = None, micro_batch_tok
             add_lora(denoiser, recipe.lora, seed=recipe.seed, base_name=recipe.model)
     total = sum(param.numel() for param in denoiser.parameters())
     trainable = sum(param.numel() for param in denoiser.parameters() if param.requires_grad)
-    mask_rate = _mean_mask_rate(recipe)
+    mask_rates = _mask_rates(recipe)
     return Estimate(
         model=recipe.model, total_parameters=total, trainable_parameters=trainable,
         trainable_percent=round(100 * trainable / total, 4),
-        memory=_memory(recipe, denoiser, linears, tokens, mask_rate), micro_batch_tokens=tokens,
+        memory=_memory(recipe, denoiser, linears, tokens, max(mask_rates)), micro_batch_tokens=tokens,
         device=default_device().type, precision=choose_precision(recipe.precision, default_device()).name,
-        mask_rate=round(mask_rate, 4), flop_per_token=_flop_per_token(recipe, denoiser, linears, tokens, mask_rate),
+        mask_rate=round(mask_rates[0], 4),
+        flop_per_token=sum(_flop_per_token(recipe, denoiser, linears, tokens, rate) for rate in mask_rates),
         train_tokens=recipe.train_tokens or _tokens_of_epochs(recipe, corpus),
     )  # fmt: skip
 
@@ -126,11 +127,15 @@ def check_length(recipe: TrainRecipe, denoiser: Denoiser) -> None:
         )
 
 
-def _mean_mask_rate(recipe: TrainRecipe) -> float:
+def _mask_rates(recipe: TrainRecipe) -> list[float]:
+    """Of each forward pass over a row, on average."""
     u = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     num_maskable = torch.full((1000,), recipe.data.max_tokens)
-    plan = recipe.objective.build().plan(u, num_maskable=num_maskable, progress=1.0)
-    return float(plan.mask_rate.mean())
+    objective = recipe.objective.build()
+    plans = [objective.plan(u, num_maskable=num_maskable, progress=1.0)]
+    if recipe.masking.complementary:
+        plans.append(objective.complement(plans[0]))
+    return [float(plan.mask_rate.mean()) for plan in plans]
 
 
 def _memory(
@@ -238,7 +243,7 @@ def _flop_per_token(
         for out, into in linears:
             way = cheapest_way(tokens, out, into, r) if not recipe.lora.dropout else Way.THIN
             flop += sum(way.operations(tokens, out, into, r)) / tokens
-    return float(flop * (2 if recipe.masking.complementary else 1))
+    return float(flop)
 
 
 def _tokens_of_epochs(recipe: TrainRecipe, folder: Path | None) -> int | None:

@@ -20,6 +20,7 @@ from peft import PeftModel
 from diffutron.corpus import BuiltCorpus, CorpusSettings, Progress, build_corpus, changed_input, open_corpus
 from diffutron.errors import CheckpointError, RecipeError, TrainingError
 from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
+from diffutron.model.checkpoint import weights_digest
 from diffutron.model.names import weights_in
 from diffutron.storage import as_finite, refused, remove, write_bytes, write_json
 from diffutron.tokens.codec import TextCodec
@@ -56,6 +57,8 @@ class Run:
     rows: Rows
     peft_model: PeftModel | None
     precision: Precision
+    weights: str | None = None
+    """what it begins with (:func:`~diffutron.model.checkpoint.weights_digest`), its first adapter included"""
     resume: Resume = Resume.AUTO
 
     @property
@@ -81,7 +84,7 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What the result depends on, so that the checkpoints of two runs are not mixed up."""
-        return {"recipe": _identity_of(self.recipe), "data": self.rows.fingerprint}
+        return {"recipe": _identity_of(self.recipe), "data": self.rows.fingerprint, "weights": self.weights}
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +123,9 @@ def prepare_run(
     if maker.chat is not None:
         loaded.tokenizer.chat_template = maker.chat.template  # what it was trained with goes with it
     precision = agreed_precision(recipe.precision, next(loaded.denoiser.parameters()).device, workers)
-    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model, precision, resume)
+    started = [recipe.lora.start] if recipe.lora is not None and recipe.lora.start is not None else []
+    weights = weights_digest(recipe.model, started)
+    run = Run(recipe, folder, loaded, codec, corpus, rows, peft_model, precision, weights, resume)
 
     def describe() -> None:
         if resume is Resume.NEVER:  # now that everything else is known to be well
