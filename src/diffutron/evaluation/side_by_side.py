@@ -59,8 +59,8 @@ class Measured:
         }
         return {
             "model": self.model, "weights": self.weights, "num_parameters": self.num_parameters,
-            "num_pieces": self.num_pieces, "bound": self.bound.as_dict(),
-            "perplexity": self.perplexity.as_dict(), **differences, "num_lossy": self.num_lossy, "characters_per_second": self.characters_per_second,
+            "num_pieces": self.num_pieces, "bound": self.bound.as_dict(), "perplexity": self.perplexity.as_dict(),
+            **differences, "num_lossy": self.num_lossy, "characters_per_second": self.characters_per_second,
             "weight_bytes": self.weight_bytes, "peak_bytes": self.peak_bytes,
         }  # fmt: skip
 
