@@ -154,7 +154,11 @@ def compare(before: MaskedPerplexity, after: MaskedPerplexity) -> Difference:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """Masked perplexity of a part of the texts, or of the hidden tokens."""
+    """Masked perplexity of a part of the texts, or of the hidden tokens.
+
+    Attributes:
+        num_texts: those with a hidden token in this part.
+    """
 
     name: str
     perplexity: float

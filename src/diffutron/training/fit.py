@@ -289,20 +289,7 @@ class Engine:
 
     def accumulate(self, planned: PlannedStep, *, progress: float, limit: int | None = None) -> StepSums:
         """Leave the gradient of one optimizer step in the parameters."""
-        examples, epoch = planned.examples, planned.epoch
-        packed = self.recipe.data.layout == "packed"
-        times = self.masker.times(examples, epoch=epoch, step=planned.epoch_step)
-        places = {int(example): place for place, example in enumerate(examples)}
-        parts = micro_batches(examples, self.rows.lengths, max_tokens=self._micro_batch(limit), packed=packed)
-        prepared: list[tuple[Batch, MaskedBatch, MaskPlan]] = []
-        for turn in range(self.workers.rank, len(parts) + self.workers.rank, self.workers.size):
-            # Workers meet in every pass of a sharded model: one that has run out goes on, but asks for nothing.
-            spare = turn >= len(parts)
-            part = parts[-1][-1:] if spare else parts[turn]
-            batch = collate(self.rows, part.tolist(), self.codec, packed=packed)
-            own = times[[places[example] for example in batch.examples]] if times is not None else None
-            for masked, plan in self.masker(batch, epoch=epoch, progress=progress, times=own):
-                prepared.append((batch, _showing_all(masked) if spare else masked, plan))
+        prepared = self._own_parts(planned, progress, limit)
         counts = self.workers.total([
             sum(int(masked.is_masked.sum()) for _, masked, _ in prepared),
             sum(int(masked.can_mask.sum()) for _, masked, _ in prepared),
@@ -321,6 +308,25 @@ class Engine:
         total, *rates = self.workers.total([total, *by_rate.ravel()])
         means = [nats / count if count else None for nats, count in zip(rates[:10], rates[10:], strict=True)]
         return StepSums(total / denominator, counts[0] / max(1.0, counts[1]), means)
+
+    def _own_parts(
+        self, planned: PlannedStep, progress: float, limit: int | None
+    ) -> list[tuple[Batch, MaskedBatch, MaskPlan]]:
+        """This worker's micro-batches with what is hidden in them, one after the other."""
+        packed = self.recipe.data.layout == "packed"
+        times = self.masker.times(planned.examples, epoch=planned.epoch, step=planned.epoch_step)
+        places = {int(example): place for place, example in enumerate(planned.examples)}
+        parts = micro_batches(planned.examples, self.rows.lengths, max_tokens=self._micro_batch(limit), packed=packed)
+        prepared = []
+        for turn in range(self.workers.rank, len(parts) + self.workers.rank, self.workers.size):
+            # Workers meet in every pass of a sharded model: one that has run out goes on, but asks for nothing.
+            spare = turn >= len(parts)
+            part = parts[-1][-1:] if spare else parts[turn]
+            batch = collate(self.rows, part.tolist(), self.codec, packed=packed)
+            own = times[[places[example] for example in batch.examples]] if times is not None else None
+            for masked, plan in self.masker(batch, epoch=planned.epoch, progress=progress, times=own):
+                prepared.append((batch, _showing_all(masked) if spare else masked, plan))
+        return prepared
 
     def evaluate(self, hooks: Hooks, cursor: Cursor) -> None:
         """Run the evaluation hook on the weights that count: the average, if there is one."""

@@ -151,7 +151,8 @@ class TrainRecipe(Settings):
     batch_tokens: int = Field(default=4096, ge=8)
     """Tokens to an optimizer step."""
     micro_batch_tokens: int = Field(default=4096, ge=8)
-    """Tokens to a forward pass; smaller takes less memory, and changes a result by no more than rounding."""
+    """Tokens to a forward pass; smaller takes less memory, and changes a result by no more than rounding, but where the
+    encoder has dropout, whose draws belong to a pass."""
     train_tokens: int | None = Field(default=None, ge=1)
     """When to stop, in tokens."""
     epochs: float | None = Field(default=None, gt=0)

@@ -34,7 +34,8 @@ from diffutron.training.recipe import TrainRecipe
 from diffutron.training.state import CheckpointStore, Cursor, Resume
 from diffutron.training.workers import Workers
 
-# Settings that may change between two slices of one run without changing its result by more than rounding.
+# Settings that may change between two slices of one run without changing its result by more than rounding, and, where
+# an encoder has dropout, than other draws of it.
 MAY_CHANGE = (
     "checkpoint_every_tokens", "keep_checkpoints", "evaluate_every_tokens", "micro_batch_tokens",
     "activation_checkpointing", "compile", "workers",
