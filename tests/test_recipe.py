@@ -97,6 +97,23 @@ def test_digits_may_be_grouped():
     assert parse_yaml("a: 3_010_000", place="here") == {"a": 3010000}
 
 
+@pytest.mark.parametrize("written", ["12:00:00", "1:30", "-1:30", "190:20:30.15"])
+def test_a_time_of_day_is_no_number(written):
+    assert parse_yaml(f"a: {written}", place="here") == {"a": written}
+
+
+def test_settings_may_be_merged_and_set_again(write):
+    text = "size: 1\nitems:\n  - &first {rate: 0.1, name: a}\n  - &second {<<: *first, name: b}\n  - {<<: *second}\n"
+    assert [(item.rate, item.name) for item in load_recipe(write(text), Outer).items] == [
+        (0.1, "a"), (0.1, "b"), (0.1, "b"),
+    ]  # fmt: skip
+
+
+def test_a_deep_section_may_be_merged_into_a_shallow_one():
+    text = "a: {b: {c: &deep {<<: &first {x: 1, y: 1}, y: 2}}}\nd: {<<: *deep, x: 3}\n"
+    assert parse_yaml(text, place="here") == {"a": {"b": {"c": {"x": 1, "y": 2}}}, "d": {"x": 3, "y": 2}}
+
+
 def test_only_the_safe_loader_reads():
     with pytest.raises(RecipeError, match=r"^here:1: not a valid recipe"):
         parse_yaml("!!python/object/apply:os.getcwd []", place="here")
@@ -176,7 +193,7 @@ def test_a_repeated_key_is_an_error_that_names_its_line(fault_of):
         ("size: 1.5\n", "size: input should be a valid integer, got a number with a fractional part (got 1.5)"),
         ("size: [1]\n", "size: input should be a valid integer (got [1])"),
         ("size: 1\ninner: {rate: 0}\n", "inner.rate: input should be greater than 0 (got 0)"),
-        ("size: 1\ninner: {name: 5}\n", "inner.name: input should be a valid string (got 5)"),
+        ("size: 1\ninner: {name: 5}\n", "inner.name: input should be a valid string (got 5); put it in quotes"),
         ("size: 1\nitems: [{}, {rate: 7}]\n", "items.1.rate: input should be less than or equal to 1 (got 7)"),
         ("size: 1\ninner: 5\n", "inner: input should be a valid dictionary or instance of Inner (got 5)"),
     ],
@@ -214,9 +231,15 @@ def test_what_the_yaml_library_chokes_on_is_one_line_too(fault_of, text):
 
 def test_a_date_is_refused_where_a_name_is_wanted(fault_of):
     shown = repr(datetime.date(2024, 1, 2))
-    assert (
-        fault_of("size: 1\ninner: {name: 2024-01-02}\n") == f"inner.name: input should be a valid string (got {shown})"
-    )
+    wanted = f"inner.name: input should be a valid string (got {shown}); put it in quotes"
+    assert fault_of("size: 1\ninner: {name: 2024-01-02}\n") == wanted
+
+
+def test_a_commit_that_looks_like_a_number_is_wanted_in_quotes_and_a_list_is_not(fault_of):
+    text = CORPUS.replace("b.jsonl", "b.jsonl, revision: 7654e21")
+    wanted = "sources.1.revision: input should be a valid string (got 7.654e+24); put it in quotes"
+    assert fault_of(text, CorpusSettings) == wanted
+    assert fault_of("size: 1\ninner: {name: [a]}\n") == "inner.name: input should be a valid string (got ['a'])"
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
@@ -240,6 +263,11 @@ def test_a_folder_and_a_file_that_is_no_text_cannot_be_read(tmp_path):
             load_recipe(path, Outer)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_there_cannot_be_is_one_line_too():
+    with pytest.raises(RecipeError, match="cannot be read: embedded null"):
+        load_recipe("a\0.yaml", Outer)
 
 
 def test_set_changes_a_setting_at_any_depth(write):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -27,22 +27,21 @@ S = TypeVar("S", bound=Settings)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but ``1e-4`` is the number it looks like and a repeated key is an error."""
+    """PyYAML's safe loader, but ``1e-4`` is the number it looks like, ``12:00:00`` is none, and a repeated key is an
+    error."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"a key is a name, not a {type(key).__name__}", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node, seen = super().compose_mapping_node(anchor), set[str]()
+        for key, _ in node.value:
+            fault = None
+            if not isinstance(key, yaml.ScalarNode):
+                fault = f"a key is a name, not a {'list' if isinstance(key, yaml.SequenceNode) else 'dict'}"
+            elif key.value in seen:
+                fault = f"the key {key.value!r} stands twice"
+            if fault:
+                raise yaml.constructor.ConstructorError(None, None, fault, key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 # YAML 1.1 wants a dot and a signed exponent; people write 1e-4.
@@ -51,6 +50,11 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
 )
+# YAML 1.1 takes 12:00:00 for a number to the base of 60.
+for _first in "-+0123456789":
+    _Loader.yaml_implicit_resolvers[_first].insert(
+        0, ("tag:yaml.org,2002:str", re.compile(r"^[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$"))
+    )
 
 
 def parse_yaml(text: str, *, place: str) -> Any:
@@ -81,7 +85,7 @@ def load_recipe(path: Path | str, schema: type[S], overrides: Iterable[str] = ()
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"recipe {path} does not exist; `diffutron recipe ls` lists the ones that ship") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no UTF-8, or no path that there can be
         raise RecipeError(f"recipe {path} cannot be read: {error}") from None
     values = parse_yaml(text, place=str(path))
     if values is None:
@@ -138,7 +142,9 @@ def _explain(error: ValidationError, schema: type[BaseModel], values: dict[str, 
     value = first.get("input")
     shown = f" (got {value!r})" if not isinstance(value, dict) else ""
     message = first["msg"].removeprefix("Value error, ")
-    return f"{place}{message[:1].lower()}{message[1:]}{shown}"
+    # 7654e21 is a number to YAML, and a commit's id to whoever wrote it.
+    hint = "; put it in quotes" if kind == "string_type" and not isinstance(value, list | dict | None) else ""
+    return f"{place}{message[:1].lower()}{message[1:]}{shown}{hint}"
 
 
 def _as_written(location: Iterable[Any], values: Any) -> str:

@@ -1,6 +1,7 @@
 """``build_corpus``: the same recipe, the same bytes; and a build that fails leaves everything as it was."""
 
 import gzip
+import importlib.metadata
 import json
 import os
 import shutil
@@ -12,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffutron.corpus import CorpusSettings, build_corpus, changed_input, open_corpus, read_texts
-from diffutron.corpus.build import _only_build
-from diffutron.corpus.plan import plan_build
+from diffutron.corpus.build import _only_build, versions
+from diffutron.corpus.plan import identity, plan_build
+from diffutron.corpus.read import digest_of
 from diffutron.errors import DataError, StorageError
-from diffutron.storage import file_digest
+from diffutron.testing import tiny_tokenizer
 
 TEXTS = [f"Bu {number} numaralı metindir ve yeterince uzundur." for number in range(300)]
 
@@ -209,6 +211,21 @@ def test_where_keeps_and_exclude_leaves_out(tmp_path, out):
     assert kept(where={"set": ["a"]}, exclude={"lang": ["tr"]}) == expected(lambda g, lang: g == "a" and lang != "tr")
 
 
+def test_numbers_and_truth_are_asked_for_as_they_are_or_as_text(tmp_path, out):
+    values = [0, "0", 0.0, 1, True, False, "true", None, 2.5, [0]]
+    records = [{"text": text, "label": value} for text, value in zip(TEXTS, values, strict=False)]
+    path = write_jsonl(tmp_path / "x.jsonl", [*records, TEXTS[299]])
+
+    def kept(**source):
+        return {TEXTS.index(text) for part in texts_of(build_corpus(recipe({"path": path, **source}), out))
+                for text in part}  # fmt: skip
+
+    assert kept(where={"label": [0]}) == kept(where={"label": ["0"]}) == {0, 1, 2}
+    assert kept(where={"label": [True]}) == {4, 6}
+    assert kept(where={"label": [1, 2.5]}) == {3, 8}
+    assert kept(exclude={"label": [0, False, True]}) == {3, 7, 8, 9, 299}
+
+
 def test_a_record_that_was_not_asked_for_is_no_broken_record(tmp_path, out):
     path = write_jsonl(tmp_path / "x.jsonl", [{"text": TEXTS[0], "set": "a"}, {"set": "b"}])
     corpus = build_corpus(recipe({"path": path, "where": {"set": ["a"]}}), out)
@@ -268,10 +285,44 @@ def test_a_weight_repeats_training_texts_and_never_held_out_ones(source, out):
     assert corpus.report["kept"] == once.report["kept"]
 
 
-def test_a_weight_below_one_drops_texts_with_a_reason(source, out):
-    report = build_corpus(recipe({"path": source, "weight": 0.25}), out).report
+def test_a_weight_below_one_drops_training_texts_with_a_reason(source, out):
+    _, heldout = texts_of(build_corpus(recipe(source), out))
+    corpus = build_corpus(recipe({"path": source, "weight": 0.25}), out)
+    report = corpus.report
     assert report["dropped"]["weight below 1"] == 300 - report["kept"]
     assert 0 < report["train"] < 120
+    assert texts_of(corpus)[1] == heldout
+
+
+@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize(("limit", "most"), [({"max_documents": 5}, 5), ({"weight": 0.05}, 40)])
+def test_a_text_that_one_source_leaves_out_stays_in_another(tmp_path, source, out, near, limit, most):
+    words = [" ".join(f"kelime{number}ve{place}" for place in range(9)) for number in range(60)]
+    first, second = (write_jsonl(tmp_path / f"{name}.jsonl", words + words) for name in "ab")
+    sources = {"path": first, "name": "A", **limit}, {"path": second, "name": "B"}
+    duplicates = {"near": near, "paragraphs": False}
+    corpus = build_corpus(recipe(*sources, duplicates=duplicates, heldout_share=0), out)
+    assert sorted(texts_of(corpus)[0]) == sorted(words)
+    assert 0 < corpus.report["by_source"].get("A", 0) <= most
+    turned = build_corpus(recipe(*sources[::-1], duplicates=duplicates, heldout_share=0), out)
+    assert turned.report["by_source"] == {"B": 60}
+
+
+def test_two_caps_each_choose_among_what_the_other_leaves(tmp_path, out):
+    files = [write_jsonl(tmp_path / f"{name}.jsonl", TEXTS) for name in "ab"]
+    sources = [{"path": path, "name": path.stem, "max_documents": 50} for path in files]
+    corpus = build_corpus(recipe(*sources, heldout_share=0), out)
+    assert corpus.report["by_source"] == {"a": 50, "b": 50}
+    assert len(set(texts_of(corpus)[0])) == 100
+
+
+def test_a_text_that_nothing_could_read_back_is_too_long_and_makes_no_other_go(tmp_path, out, monkeypatch):
+    monkeypatch.setattr("diffutron.corpus.steps.LONGEST_LINE", 400)
+    long = {"text": TEXTS[0] * 2, "license": "x" * 300}
+    path = write_jsonl(tmp_path / "x.jsonl", [long, TEXTS[0] * 2, TEXTS[1]])
+    corpus = build_corpus(recipe(path, max_characters=None, heldout_share=0), out)
+    assert corpus.report["dropped"] == {"too long": 1}
+    assert texts_of(corpus)[0] == [TEXTS[0] * 2, TEXTS[1]]
 
 
 def test_a_record_keeps_what_it_says_of_its_origin_and_the_source_fills_the_rest(tmp_path, out):
@@ -328,7 +379,7 @@ def test_a_file_that_is_rotten_is_quarantined_and_the_run_goes_on(tmp_path, sour
 
 def test_what_an_interrupted_build_finished_is_not_done_again(tmp_path, source, out, finished, monkeypatch):
     other = write_jsonl(tmp_path / "x.jsonl", [text + " Tekrar." for text in TEXTS])
-    digest, read = file_digest, list[str]()
+    digest, read = digest_of, list[str]()
 
     def watch(file):
         read.append(file.name)
@@ -336,7 +387,7 @@ def test_what_an_interrupted_build_finished_is_not_done_again(tmp_path, source, 
             raise KeyboardInterrupt
         return digest(file)
 
-    monkeypatch.setattr("diffutron.corpus.steps.file_digest", watch)
+    monkeypatch.setattr("diffutron.corpus.steps.digest_of", watch)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(recipe(source, other), out)
     assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}
@@ -368,7 +419,8 @@ def test_two_builds_of_one_folder_do_not_work_at_once(source, out):
 def test_the_result_does_not_depend_on_the_workers(tmp_path, out, monkeypatch):
     for name in "abcd":
         write_jsonl(tmp_path / f"{name}.jsonl", [f"{text} {name if n % 3 else ''}" for n, text in enumerate(TEXTS)])
-    sources = [tmp_path / f"{name}.jsonl" for name in "abcd"]
+    ways = [{"max_documents": 90}, {"weight": 0.5}, {"max_documents": 70, "weight": 2.5}, {}]
+    sources = [{"path": tmp_path / f"{name}.jsonl", **way} for name, way in zip("abcd", ways, strict=True)]
     alone = build_corpus(recipe(*sources), out)
     before = tree(out)
     for workers in (2, 3):
@@ -395,7 +447,8 @@ def test_a_full_disk_is_an_error_of_one_line_that_keeps_the_old_corpus(source, o
     with pytest.raises(StorageError) as caught:
         build_corpus(recipe(source, seed=1), out)
     monkeypatch.undo()
-    assert str(caught.value).startswith(f"{out} could not be written: No space left on device; mend space")
+    assert str(caught.value).startswith(str(out.parent))
+    assert "could not be written: No space left on device; mend space" in str(caught.value)
     assert tree(out) == {name.removeprefix("corpus/"): content for name, content in finished.items()}
     build_corpus(recipe(source), out)
     assert tree(out.parent) == finished
@@ -450,13 +503,93 @@ def test_what_exists_and_is_no_corpus_is_never_replaced(source, out, kind):
     assert tree(out.parent) == before
 
 
+def test_what_lies_beside_a_corpus_is_never_lost(source, out, finished):
+    (out / "report.html").write_text("a page that is made of the corpus")
+    build_corpus(recipe(source), out)
+    assert tree(out.parent) == finished
+    (out / "notlar.txt").write_text("the only copy")
+    before = tree(out.parent)
+    with pytest.raises(DataError, match=r"notlar\.txt is no part of a corpus and would be lost"):
+        build_corpus(recipe(source), out)
+    assert tree(out.parent) == before
+
+
+def test_a_report_of_something_else_makes_no_corpus_of_a_folder(source, out):
+    out.mkdir(parents=True)
+    (out / "report.json").write_text('{"models": []}')
+    with pytest.raises(DataError, match="exists and is not a corpus; choose another folder"):
+        build_corpus(recipe(source), out)
+    assert (out / "report.json").is_file()
+
+
+def test_a_source_that_changes_while_it_is_read_is_told_and_the_next_build_reads_it_anew(
+    tmp_path, source, out, monkeypatch
+):
+    other = write_jsonl(tmp_path / "other.jsonl", TEXTS[:3])
+
+    def write_and_digest(file):
+        digest = digest_of(file)
+        if file == other:
+            write_jsonl(source, TEXTS[:7])
+        return digest
+
+    monkeypatch.setattr("diffutron.corpus.steps.digest_of", write_and_digest)
+    with pytest.raises(DataError, match=r"source\.jsonl changed while it was read; run the same command again"):
+        build_corpus(recipe(source, other), out)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert build_corpus(recipe(source, other), out).report["kept"] == 7
+
+
+def test_a_source_that_cannot_be_read_is_named_instead_of_the_output(source, out, monkeypatch):
+    def refuse(file):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("diffutron.corpus.read.file_digest", refuse)
+    with pytest.raises(DataError, match=r"^data file .*source\.jsonl cannot be read: Permission denied$"):
+        build_corpus(recipe(source), out)
+
+
+def test_a_corpus_that_was_moved_away_before_its_build_was_tidied_up_is_made_again(source, out, monkeypatch):
+    remove = shutil.rmtree
+
+    def die(path, **options):
+        if Path(path).name == ".corpus.build":
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffutron.corpus.build.shutil.rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus(recipe(source), out)
+    shutil.move(out, out.with_name("moved"))
+    build_corpus(recipe(source), out)
+    assert tree(out) == tree(out.with_name("moved"))
+
+
+def test_no_other_build_comes_in_before_the_folder_of_one_is_gone(source, out, monkeypatch):
+    remove, others = shutil.rmtree, list[str]()
+
+    def watch(path, **options):
+        if path == plan_build(recipe(source), out).folder:
+            with pytest.raises(DataError, match="another build is at work"):
+                build_corpus(recipe(source), out)
+            others.append(str(path))
+        remove(path, **options)
+
+    monkeypatch.setattr("diffutron.corpus.build.shutil.rmtree", watch)
+    build_corpus(recipe(source), out)
+    assert len(others) == 1
+
+
 def test_only_a_corpus_opens_as_one(tmp_path, source, out):
     with pytest.raises(DataError, match=r"is not a corpus; make it with `diffutron data build"):
         open_corpus(tmp_path)
     build_corpus(recipe(source), out)
-    (out / "report.json").write_text("{")
-    with pytest.raises(DataError, match="is not a corpus"):
-        open_corpus(out)
+    for other in ("{", "[]", '{"models": [], "train": 3}'):  # the last as `eval report` writes it
+        (out / "report.json").write_text(other)
+        with pytest.raises(DataError, match="is not a corpus"):
+            open_corpus(out)
 
 
 def test_progress_comes_to_the_end_of_every_step(tmp_path, out):
@@ -476,10 +609,24 @@ def test_a_corpus_can_be_moved(source, out, tmp_path):
     assert len(texts_of(moved)[0]) == corpus.report["train"]
 
 
-def test_an_output_inside_a_source_is_refused(source, tmp_path):
-    build_corpus(recipe(source), tmp_path / "corpus")
-    with pytest.raises(DataError, match="lies inside the source"):
-        build_corpus(recipe(tmp_path), tmp_path / "corpus")
+def test_an_output_inside_what_is_read_is_refused_before_it_is_there(source, tmp_path):
+    (tmp_path / "sets").mkdir()
+    evaluation = write_jsonl(tmp_path / "sets" / "set.jsonl", TEXTS[:1])
+    with pytest.raises(DataError, match=r"lies inside .* and would be read too"):
+        build_corpus(recipe(tmp_path), tmp_path / "runs" / "corpus")
+    with pytest.raises(DataError, match=r"lies inside .* and would be read too"):
+        build_corpus(recipe(source, decontaminate=[{"path": evaluation.parent}]), evaluation.parent / "corpus")
+    corpus = build_corpus(recipe(source), tmp_path / "corpus")
+    with pytest.raises(DataError, match=r"train\.jsonl\.gz lies inside .* and would be lost"):
+        build_corpus(recipe(corpus.train), corpus.folder)
+
+
+@pytest.mark.parametrize("here", [".", "..", "/"])
+def test_the_folder_that_one_works_in_is_refused_before_anything_is_read(source, tmp_path, monkeypatch, here):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with pytest.raises(DataError, match="is the folder that you are in, or holds it"):
+        build_corpus(recipe(source), Path(here))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -569,3 +716,34 @@ def test_corpus_knows_which_of_its_inputs_has_changed(tmp_path, source, out):
     source.write_bytes(kept)
     source.unlink()
     assert changed_input(corpus) is None
+
+
+def test_corpus_knows_that_the_tokenizer_or_the_dictionary_has_changed_by_which_its_texts_were_judged(
+    tmp_path, source, out
+):
+    pytest.importorskip("hunspell")
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "tr.aff").write_text("SET UTF-8\n", encoding="utf-8")
+    (tmp_path / "tr.dic").write_text("2\nbu\nmetindir\n", encoding="utf-8")
+    filters = {"dictionary": tmp_path / "tr.dic", "valid_words": 0.1, "language": False, "repetition": False}
+    judged = recipe(source, filters=filters, token_length={"tokenizer": str(tmp_path / "tokenizer")})
+    corpus = build_corpus(judged, out)
+    assert changed_input(corpus) is None
+    before = identity(plan_build(judged, out), {})
+    for file in (tmp_path / "tokenizer" / "tokenizer.json", tmp_path / "tr.dic", tmp_path / "tr.aff"):
+        content = file.read_bytes()
+        file.write_bytes(content + b"\n")
+        assert changed_input(corpus) == file
+        assert identity(plan_build(judged, out), {}) != before
+        file.write_bytes(content)
+
+
+def test_versions_name_the_libraries_that_are_installed(monkeypatch):
+    def version(name):
+        if name == "mwparserfromhell":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert {"tokenizers", "pyarrow", "datatrove"} <= versions().keys()
+    assert "mwparserfromhell" not in versions()

@@ -275,6 +275,18 @@ def test_personal_data_stays_unless_it_is_asked_for():
         ("0212-123-45-67", "[TELEFON]"),
         ("0850 123 45 67", "[TELEFON]"),
         ("532 123 45 67", "[TELEFON]"),
+        ("0532 123 45 67,0533 765 43 21", "[TELEFON],[TELEFON]"),
+        ("0532 123 45 67-0533 765 43 21", "[TELEFON]-[TELEFON]"),
+        ("0212 555 12 12-13", "[TELEFON]-13"),
+        ("Tel.0532 123 45 67", "Tel.[TELEFON]"),
+        ("GSM.05321234567", "GSM.[TELEFON]"),
+        ("Ali,0532 123 45 67,Ankara", "Ali,[TELEFON],Ankara"),
+        ("05321234567-ev", "[TELEFON]-ev"),
+        ("TC No.10000000146", "TC No.[KİMLİK]"),
+        ("Ad,10000000146,Soyad", "Ad,[KİMLİK],Soyad"),
+        ("10000000146,10000000146,0532 123 45 67", "[KİMLİK],[KİMLİK],[TELEFON]"),
+        ("ali@gmail.com-dan", "[E-POSTA]-dan"),
+        ("ali@gmail.com-veli@gmail.com", "[E-POSTA]-[E-POSTA]"),
     ],
 )
 def test_personal_data_becomes_a_placeholder_on_request(text, hidden):
@@ -292,6 +304,8 @@ def test_personal_data_becomes_a_placeholder_on_request(text, hidden):
         "1990-1995, 15.04.2021 12:30:45, 192.168.100.100, ISBN 978-605-123-456-7",
         "kullanıcı@makine ve @ayse, paket@1.2.3",
         "0,5321234567 ve 0.2123456789",
+        "3.05321234567 ve 3,05321234567, 1990-05321234567",
+        "ISBN 978-0-321-12345-6, 9780321123456, 0-306-40615-2; 053212345678",
     ],
 )
 def test_other_numbers_are_no_personal_data(text):
@@ -318,6 +332,7 @@ def test_an_identity_number_is_one_only_with_its_two_check_digits(nine, last):
         "BUGUN HAVA COK GUZEL OLACAK",
         "Kardesim okuldan geldi ve anneme yardim etti. Aksam hep birlikte sofraya oturduk, sohbet ettik. " * 3,
         "Kardesim okuldan geldi ve anneme yardim etti, sonra disarida oynadi ve yoruldu. " * 3 + "Imza: Gül",
+        "BU BENIM ICIN ONEMLI, DEDI",  # the only bare word has an I
     ],
 )
 def test_turkish_typed_without_its_letters_is_flagged(text):

@@ -150,3 +150,11 @@ def test_sentence_that_stands_in_a_set_many_times_is_found_like_any_other():
     index = ContaminationIndex.build([("soru", SHORT + " " + SENTENCE)] * 5)
     assert index.hit(FILLER + SHORT) is not None
     assert index.hit(FILLER + SENTENCE.replace("sessizce ", "").replace("indik", "vardık")) is not None
+
+
+def test_a_text_of_sentences_that_are_all_short_is_found_as_one():
+    riddle = "Dağdan gelir taştan gelir. Kükremiş aslan gelir. Nedir bu?"
+    index = ContaminationIndex.build([("bilmece", riddle), ("kısa", "Evet. Hayır, gelmedi.")])
+    assert index.hit(FILLER + riddle + FILLER) is not None
+    assert index.hit(FILLER + "Evet. Hayır, gelmedi. " + FILLER) is None
+    assert index.hit(FILLER) is None

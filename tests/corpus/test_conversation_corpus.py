@@ -124,3 +124,9 @@ def test_a_sample_is_chosen_by_what_was_said(tmp_path, field):
     chosen = [sorted(each.text for each in read_conversations(one.train)) for one in (corpus, again)]
     assert chosen[0] == chosen[1]
     assert 40 < len(chosen[0]) < 80
+
+
+def test_conversations_that_a_weight_drops_are_not_counted(tmp_path):
+    corpus = build(tmp_path, RECORDS, source={"weight": 0.3})
+    assert corpus.report["dropped"]["weight below 1"] > 0
+    assert corpus.report["conversations"] == corpus.report["kept"]

@@ -1,6 +1,7 @@
 """Instruction sets of every shape give the same conversations, and what is none is named."""
 
 import json
+import unicodedata
 
 import pytest
 
@@ -23,6 +24,7 @@ TURNS = (Turn("user", ASKED), Turn("assistant", ANSWER))
     {"TALİMAT": ASKED, "GİRDİ": "", "ÇIKTI": ANSWER}, {"SORU": ASKED, "YANIT": ANSWER},
     {"instruction": ASKED, "input": float("nan"), "output": ANSWER},
     {"talimat": ASKED, "girdi": "", "çıktı": ANSWER}, {"Talimat": ASKED, "Çıktı": ANSWER},
+    {"talimat": ASKED, unicodedata.normalize("NFD", "çıktı"): ANSWER},
     {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWER}]},
     {"messages": [{"role": "Kullanıcı", "content": ASKED}, {"role": "ASİSTAN", "content": ANSWER}]},
     {"messages": [{"role": "KULLANICI", "content": ASKED}, {"role": "ASISTAN", "content": ANSWER}]},
@@ -50,6 +52,12 @@ def test_no_column_that_a_question_is_about_is_dropped(names):
 
 def test_a_number_is_an_answer():
     assert turns_of({"question": "Kaç?", "answer": 12})[1].text == "12"
+
+
+def test_a_zero_is_something_that_a_question_is_about():
+    assert turns_of({"instruction": "Karesi kaçtır?", "input": 0, "output": 0}) == (
+        Turn("user", "Karesi kaçtır?\n\n0"), Turn("assistant", "0"),
+    )  # fmt: skip
 
 
 def message(role, content="bir"):

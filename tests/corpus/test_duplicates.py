@@ -12,6 +12,7 @@ from diffutron.corpus.compared import words_of
 from diffutron.corpus.duplicates import (
     DuplicateSettings,
     MinHash,
+    all_but_one,
     clusters,
     exact_key,
     paragraph_keys,
@@ -132,17 +133,26 @@ def test_of_equal_keys_the_smallest_id_is_the_first_in_any_order():
 
 def test_clusters_keep_the_smallest_of_what_is_connected_through_others_too():
     pairs = np.array([[10, 11], [12, 13], [11, 13], [40, 20], [5, 6]], np.uint64)
-    assert clusters(pairs).tolist() == [6, 11, 12, 13, 40]
+    assert dropped_of(pairs) == [6, 11, 12, 13, 40]
     chain = np.array([[n, n + 1] for n in range(999, -1, -1)], np.uint64)
-    assert clusters(chain).tolist() == list(range(1, 1001))
-    assert clusters(np.empty((0, 2), np.uint64)).tolist() == []
+    assert dropped_of(chain) == list(range(1, 1001))
+    assert dropped_of(np.empty((0, 2), np.uint64)) == []
+
+
+def test_what_is_gone_already_makes_no_other_go():
+    pairs = np.array([[10, 11], [12, 13], [11, 13], [40, 20], [5, 6]], np.uint64)
+    assert dropped_of(pairs, without=[10, 12, 20, 7]) == [6, 13]
+    assert dropped_of(pairs, without=[5, 6, 10, 11, 12, 13, 20, 40]) == []
+
+
+def dropped_of(pairs, without=()):
+    return all_but_one(clusters(pairs), np.array(without, np.uint64)).tolist()
 
 
 def test_a_long_chain_in_any_order_is_one_cluster():
     # Labels that move one pair a round would take hours.
     ids = np.random.default_rng(0).permutation(200_001).astype(np.uint64)
-    dropped = clusters(np.stack([ids[:-1], ids[1:]], axis=1))
-    assert np.array_equal(dropped, np.arange(1, 200_001, dtype=np.uint64))
+    assert dropped_of(np.stack([ids[:-1], ids[1:]], axis=1)) == list(range(1, 200_001))
 
 
 def test_clusters_agree_with_a_plain_search():
@@ -165,4 +175,4 @@ def test_clusters_agree_with_a_plain_search():
                     heap += neighbours[here]
             seen |= group
             dropped |= group - {min(group)}
-        assert clusters(pairs).tolist() == sorted(dropped)
+        assert dropped_of(pairs) == sorted(dropped)

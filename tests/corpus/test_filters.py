@@ -10,7 +10,7 @@ from diffutron.corpus import language
 from diffutron.corpus.filters import FilterSettings, TextView, build_filters
 from diffutron.corpus.language import LanguageFilter, pieces
 from diffutron.corpus.repetition import RepetitionFilter, Runs
-from diffutron.errors import DataError
+from diffutron.errors import DataError, RecipeError
 from diffutron.recipe import check
 from diffutron.text.spelling import looks_turkish
 
@@ -146,6 +146,7 @@ def test_turkish_stays_short_in_capitals_or_without_its_letters(text):
 def test_frequent_words_tell_bare_turkish_where_the_detector_errs(monkeypatch):
     monkeypatch.setattr(language, "_detector", lambda: lambda piece: "az")
     assert language.language_of("Bu kadar cok is var ama kimse yok.") == "tr"
+    assert language.language_of("HIC GUZEL KI DEGIL ONLAR.") == "tr"
     assert language.language_of(ENGLISH) == "az"
 
 
@@ -275,6 +276,13 @@ def test_settings_come_from_a_recipe_and_json_alike():
     settings = check({"top_ngrams": {2: 0.1}, "language_share": 0.5}, FilterSettings, place="recipe")
     assert settings.top_ngrams == {2: 0.1}
     assert FilterSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize("setting", ["top_ngrams", "duplicate_ngrams"])
+@pytest.mark.parametrize("shares", [{0: 0.1}, {-1: 0.1}, {2: -0.1}])
+def test_runs_have_a_word_or_more_and_shares_are_not_negative(setting, shares):
+    with pytest.raises(RecipeError, match=f"{setting}.* input should be greater than or equal to"):
+        check({setting: shares}, FilterSettings, place="recipe")
 
 
 def test_no_text_makes_a_filter_fail():

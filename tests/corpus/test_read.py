@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import lzma
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import pytest
 import zstandard
 
 from diffutron.corpus import Fault, files_of, read_records, read_texts
+from diffutron.corpus.read import Stripe
 from diffutron.errors import DataError
 
 
@@ -149,6 +151,14 @@ def test_a_gzip_file_that_goes_on_as_something_else_gives_what_stood_before(read
     assert "breaks off" in next(iter(faults.values()))
 
 
+@pytest.mark.parametrize("packing", [".xz", ".bz2"])  # zstandard has no checksum unless it is asked for one
+def test_a_packed_file_with_rotten_bytes_is_a_fault_and_no_crash(read, packing):
+    whole = bytearray(PACKERS[packing](lines(*(f"{n * n * 7919 % 100003} sayılı metin" for n in range(9000)))))
+    whole[len(whole) // 2 : len(whole) // 2 + 200] = b"\xff" * 200
+    _, faults = read(f"a.jsonl{packing}", bytes(whole))
+    assert any("breaks off" in reason for reason in faults.values())
+
+
 def test_a_file_that_is_called_gz_and_is_not_is_a_fault(read):
     records, faults = read("a.txt.gz", "düz metin")
     assert records == {}
@@ -165,10 +175,37 @@ def test_blank_lines_part_the_texts_of_a_text_file(read):
     assert faults == {}
 
 
-def test_a_line_of_a_text_file_that_is_not_utf8_is_left_out_of_its_text(read):
-    records, faults = read("a.txt", b"bir\n\xff\xfe\niki\n")
-    assert records == {"1": {"text": "bir\niki\n"}}
-    assert faults == {"2": "is not UTF-8"}
+def test_a_text_with_a_line_that_is_not_utf8_is_left_out_whole_and_named_once(read):
+    records, faults = read("a.txt", b"bir\n\n\xe7ok\niki\n\xff\xff\n\n\n" + "üç\n".encode())
+    assert records == {"1": {"text": "bir\n"}, "8": {"text": "üç\n"}}
+    assert faults == {"3": "is not UTF-8, so that the text around it is left out"}
+
+
+@pytest.mark.parametrize("of", [2, 3])
+def test_each_text_that_is_not_utf8_is_told_by_one_of_the_tasks_that_share_the_file(tmp_path, of):
+    (tmp_path / "a.txt").write_bytes(b"\n\n".join(b"\xff" if n % 10 == 0 else b"%d" % n for n in range(500)))
+    faults: list[Fault] = []
+    stripes = [Stripe(index, of) for index in range(of)]
+    records = [each for stripe in stripes for each in read_records(tmp_path / "a.txt", faults.append, stripe)]
+    assert (len(records), len({fault.place for fault in faults}), len(faults)) == (450, 50, 50)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_text_file_in_another_unicode_is_a_fault_of_the_file_told_once(tmp_path, encoding, mark):
+    file = tmp_path / "a.txt"
+    file.write_bytes((mark + "\n\nışık\nçok\n\nğ\n").encode(encoding))
+    faults: list[Fault] = []
+    for index in (0, 1):
+        assert list(read_records(file, faults.append, Stripe(index, 2))) == []
+    assert faults == [Fault(str(file), "is not UTF-8 (UTF-16, perhaps); save it as UTF-8", is_fatal=True)]
+    with pytest.raises(DataError, match=r"a\.txt is not UTF-8"):
+        list(read_texts(file))
+
+
+def test_a_stray_null_byte_in_a_later_text_costs_nothing(read):
+    records, faults = read("a.txt", b"bir\n\ni\0ki\n\ndort\n")
+    assert ([record["text"] for record in records.values()], faults) == (["bir\n", "i\0ki\n", "dort\n"], {})
 
 
 def test_a_list_of_json_objects_is_read_and_what_is_none_is_named(read):
@@ -210,8 +247,31 @@ def test_csv_that_breaks_off_gives_what_stood_before(read):
     records, faults = read("a.csv", 'soru,cevap\nNe?,Bu\nKim?,"Ali\n')
     assert list(records.values()) == [{"soru": "Ne?", "cevap": "Bu"}]
     assert "broken CSV" in next(iter(faults.values()))
-    records, faults = read("b.csv", b"soru,cevap\nNe?,Bu\n" + b"Kim?,\xff\n")
-    assert "is not UTF-8" in next(iter(faults.values()))
+
+
+def test_a_row_of_csv_that_is_not_utf8_is_named_and_the_rest_is_read(read):
+    records, faults = read("b.csv", b"soru,cevap\nNe?,Bu\n" + b"Kim?,\xff\n" + "Nasıl?,İyi\n".encode())
+    assert list(records.values()) == [{"soru": "Ne?", "cevap": "Bu"}, {"soru": "Nasıl?", "cevap": "İyi"}]
+    assert faults == {"3": "is not UTF-8"}
+
+
+def test_blank_lines_above_the_names_of_csv_do_no_harm(read):
+    assert read("a.csv", "\n  \r\nsoru,cevap\nNe?,Bu\n") == ({"4": {"soru": "Ne?", "cevap": "Bu"}}, {})
+
+
+@pytest.mark.parametrize(("head", "reason"), [
+    (b"soru,cevap,soru", "has several columns of the name 'soru'"),
+    (b"soru,\xff,cevap", "has names of columns that are not UTF-8"),
+])  # fmt: skip
+def test_names_of_csv_that_tell_no_columns_apart_are_a_fault_of_the_file(tmp_path, head, reason):
+    (tmp_path / "a.csv").write_bytes(head + b"\nNe?,Bu,Ne\n")
+    faults: list[Fault] = []
+    assert list(read_records(tmp_path / "a.csv", faults.append)) == []
+    assert faults == [Fault(str(tmp_path / "a.csv"), reason, is_fatal=True)]
+
+
+def test_columns_of_csv_without_a_name_may_be_many(read):
+    assert read("a.csv", "soru,,\nNe?,,\n") == ({"2": {"soru": "Ne?", "": ""}}, {})
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz", "a.txt.gz"])
@@ -268,6 +328,23 @@ def test_a_parquet_row_that_is_not_utf8_is_named_and_the_rest_is_read(read, tmp_
     assert faults == {"2": "is not UTF-8"}
 
 
+def test_a_parquet_value_that_python_cannot_hold_costs_its_row_and_no_other(read, tmp_path):
+    years = pa.array([0, 10**15, 0], pa.timestamp("s"))  # the second is some 30 million years off
+    pq.write_table(pa.table({"text": ["bir", "iki", "üç"], "at": years}), tmp_path / "source.parquet")
+    records, faults = read("a.parquet", (tmp_path / "source.parquet").read_bytes())
+    assert [record["text"] for record in records.values()] == ["bir", "üç"]
+    assert list(faults) == ["2"]
+    assert faults["2"].startswith("holds a value that Python cannot (")
+
+
+def test_a_parquet_time_zone_that_nobody_knows_is_told(read, tmp_path):
+    times = pa.array([0, 1], pa.timestamp("s", tz="Mars/Olympus"))
+    pq.write_table(pa.table({"text": ["bir", "iki"], "at": times}), tmp_path / "source.parquet")
+    records, faults = read("a.parquet", (tmp_path / "source.parquet").read_bytes())
+    assert (records, list(faults)) == ({}, ["1", "2"])
+    assert "Mars/Olympus" in faults["1"]
+
+
 @pytest.mark.parametrize(
     "column", [pa.array([1, 2]), pa.array([b"a", b"b"]), pa.array([None, None], pa.string()), pa.array([["a"], []])]
 )
@@ -318,6 +395,30 @@ def test_a_folder_is_read_whole_in_order_of_name(tmp_path):
     (tmp_path / "d.jsonl.bak").write_text("not data")
     (tmp_path / "e.parquet").mkdir()  # a folder, whatever it is called
     assert [text.strip() for text in read_texts(tmp_path)] == ["birinci", "ikinci", "üçüncü", "dördüncü"]
+
+
+def test_linked_folders_are_read_once_and_capital_suffixes_like_small_ones(tmp_path):
+    (tmp_path / "data" / "z").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "A.JSONL").write_bytes(lines("birinci"))
+    (tmp_path / "elsewhere" / "b.TXT.GZ").write_bytes(gzip.compress(b"ikinci"))
+    (tmp_path / "data" / "META.JSON").write_text("{}")
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "z" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "z" / "round").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / ".hidden").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "lost.txt").symlink_to(tmp_path / "yok.txt")
+    assert files_of(tmp_path / "data") == [tmp_path / "data" / "A.JSONL", tmp_path / "data" / "link" / "b.TXT.GZ"]
+    assert list(read_texts(tmp_path / "data")) == ["birinci", "ikinci"]
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_in_one_line_that_can_be_printed(tmp_path):
+    file = tmp_path / os.fsdecode(b"g\xfcn.txt")
+    file.write_text("metin")
+    for place in (tmp_path, file):
+        with pytest.raises(DataError, match=r"g\\xfcn\.txt: its name is not UTF-8") as caught:
+            files_of(place)
+        str(caught.value).encode("utf-8")
 
 
 def test_a_folder_without_data_says_what_is_readable(tmp_path):

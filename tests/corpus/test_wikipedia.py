@@ -67,6 +67,18 @@ def test_an_article_is_what_a_reader_sees():
         assert leftover not in text, leftover
 
 
+@pytest.mark.parametrize(("title", "stays"), [
+    ("=== Notlar ===", ["Tarihçe", "İkinci", "Kültür"]), ("== Notlar ==", ["Kültür"]),
+    ("==== Notlar ====", ["Tarihçe", "İkinci", "Kültür"]),
+])  # fmt: skip
+def test_back_matter_ends_with_the_next_heading_of_its_level_or_above(title, stays):
+    markup = f"{title}\n* Not.\n===== İç başlık =====\nİç.\n=== İkinci ===\nBir.\n== Kültür ==\nİki.\n"
+    if title.startswith("==="):
+        markup = "== Tarihçe ==\nGiriş.\n" + markup
+    text = plain_text(markup)
+    assert [word for word in ("Tarihçe", "Not.", "İç.", "İkinci", "Kültür") if word in text] == stays
+
+
 def test_articles_with_a_colon_in_their_names_keep_their_words():
     links = "[[Terminatör 2: Mahşer Günü]] ve [[Star Wars: Bölüm IV|ilk film]] [[en:Ankara]][[Kategori:A]]."
     assert plain_text(links).split() == "Terminatör 2: Mahşer Günü ve ilk film .".split()

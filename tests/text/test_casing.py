@@ -67,3 +67,7 @@ def test_case_is_mapped_once_and_for_all(text):
 
 def test_empty_text_stays_empty():
     assert lower_tr("") == upper_tr("") == ""
+
+
+def test_an_i_in_a_ligature_keeps_its_dot():
+    assert [upper_tr(word) for word in ("ﬁkir", "oﬃs", "ﬂüt", "Aﬀan")] == ["FİKİR", "OFFİS", "FLÜT", "AFFAN"]

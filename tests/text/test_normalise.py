@@ -49,8 +49,9 @@ def test_composed_and_decomposed_spellings_are_one(text):
 
 @pytest.mark.parametrize(
     "invisible",
-    ["\u200b", "\u00ad", "\ufeff", "\u2060", "\u200e", "\u200f", "\u202a", "\u202e", "\0", "\x1b", "\x7f", "\x9f"],
-)
+    ["\u200b", "\u00ad", "\ufeff", "\u2060", "\u200e", "\u200f", "\u202a", "\u202e", "\0", "\x1b", "\x7f", "\x9f",
+     "\u2061", "\u2064", "\u2066", "\u2069", "\u061c", "\u180e", "\u034f"],
+)  # fmt: skip
 def test_invisible_characters_leave_nothing_behind(invisible):
     assert normalise(f"{invisible}kap{invisible}ı\n{invisible}\nson{invisible}") == "kapı\n\nson"
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffutron.errors import DataError
+from diffutron.errors import DataError, InputError
 from diffutron.testing import TINY_TEXTS, tiny_codec
-from diffutron.tokens.rows import collate, encode_rows, micro_batches, plan_epoch, windows
+from diffutron.tokens.rows import Rows, collate, encode_rows, micro_batches, plan_epoch, windows
 
 CODEC = tiny_codec()
 
@@ -19,6 +19,17 @@ def test_windows_hold_every_token_once_and_end_only_where_the_document_does(leng
     assert [token for row in rows for token in row if token >= 100] == ids
     assert rows[-1][-1] == CODEC.end_id
     assert all(row[-1] != CODEC.end_id for row in rows[:-1])
+
+
+@pytest.mark.parametrize("size", [-1, 0, 2])
+def test_a_row_without_room_for_a_token_is_refused(size):
+    with pytest.raises(InputError, match=f"a row of at most {size} tokens has no room"):
+        next(windows([100], CODEC, size))
+    assert list(windows([100, 101], CODEC, 3)) == [[CODEC.start_id, 100], [CODEC.start_id, 101, CODEC.end_id]]
+
+
+def test_of_a_row_without_tokens_nothing_is_learned():
+    assert Rows.of([[], [CODEC.start_id], [CODEC.start_id, 100]]).num_learned.tolist() == [0, 0, 1]
 
 
 def test_long_texts_are_split_or_dropped_as_asked():

@@ -9,14 +9,14 @@ import itertools
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffutron.corpus.execute import Stage, run_stages
-from diffutron.corpus.plan import Plan, identity, plan_build
-from diffutron.corpus.read import files_of
+from diffutron.corpus.plan import Plan, identity, judging_files, plan_build, state_of
+from diffutron.corpus.read import digest_of, files_of
 from diffutron.corpus.settings import CorpusSettings
 from diffutron.corpus.steps import (
     Clean,
@@ -27,6 +27,7 @@ from diffutron.corpus.steps import (
     ReadRecords,
     Settle,
     Step,
+    Thin,
     WriteParts,
     build_index,
 )  # fmt: skip
@@ -34,8 +35,14 @@ from diffutron.corpus.tally import Tally
 from diffutron.errors import DataError
 from diffutron.storage import appearing, file_digest, recover, refused, write_json
 
-LIBRARIES = ("datatrove", "ftfy", "eldc", "py3langid", "xxhash", "numpy")
-"""whose versions may change what stays"""
+LIBRARIES = (
+    "datatrove", "ftfy", "eldc", "py3langid", "xxhash", "numpy", "pyarrow", "tokenizers", "mwparserfromhell",
+)  # fmt: skip
+"""whose versions may change what stays; not all are installed everywhere"""
+_PARTS = (
+    "train.jsonl.gz", "heldout.jsonl.gz", "quarantine.jsonl", "manifest.json", "report.json",
+    "report.html", ".report.html.tmp",  # the page is written afterwards, and may have been broken off
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,34 +85,49 @@ def build_corpus(
     goes on from there when it is started again with the same recipe and the same files.
 
     Raises:
-        DataError: a source is missing, nothing is left, another build is at work on ``out``, or ``out`` exists and
-            is not a corpus. StorageError: the disk refuses.
+        DataError: a source is missing or changed meanwhile, nothing is left, another build is at work on ``out``, or
+            ``out`` exists and is not a corpus, or not only one. StorageError: the disk refuses.
     """
     out = Path(out)
     recover(out)
-    if out.exists() and not (out / "report.json").is_file():
-        raise DataError(f"{out} exists and is not a corpus; choose another folder")
+    _refuse_strangers(out)
     plan = plan_build(settings, out)
     try:
         with _only_build(plan):
             _begin(plan)
             build_index(plan)
-            left = run_stages(
-                stages_of(plan), settings.executor, plan.folder / "logs",
-                on_tick=lambda stage: on_progress(_progress(plan, stage)),
-            )  # fmt: skip
+            try:
+                left = run_stages(
+                    stages_of(plan), settings.executor, plan.folder / "logs",
+                    on_tick=lambda stage: on_progress(_progress(plan, stage)),
+                )  # fmt: skip
+            except NothingLeft:
+                shutil.rmtree(plan.folder, ignore_errors=True)  # it would be so again
+                raise
             if left:
                 raise DataError(
                     f"the cluster is at work on {out}, tasks left: {', '.join(left)}; run the same command again to "
                     f"see how far it is, and to hand in again what failed; logs are in {plan.folder / 'logs'}"
                 )
-        shutil.rmtree(plan.folder, ignore_errors=True)
-    except NothingLeft:
-        shutil.rmtree(plan.folder, ignore_errors=True)  # it would be so again
-        raise
+            shutil.rmtree(plan.folder, ignore_errors=True)
     except OSError as error:
         raise refused(out, error) from None
     return open_corpus(out)
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Only an older corpus may make room for a newer one."""
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise DataError(f"{out} is the folder that you are in, or holds it; name one that is to be made")
+    if not out.exists():
+        return
+    try:
+        open_corpus(out)
+    except DataError:
+        raise DataError(f"{out} exists and is not a corpus; choose another folder") from None
+    for path in out.iterdir():
+        if path.name not in _PARTS:
+            raise DataError(f"{path} is no part of a corpus and would be lost; move it, or choose another folder")
 
 
 def open_corpus(folder: Path) -> BuiltCorpus:
@@ -115,11 +137,12 @@ def open_corpus(folder: Path) -> BuiltCorpus:
         DataError: there is no such corpus.
     """
     try:
-        return BuiltCorpus(folder, json.loads((folder / "report.json").read_text(encoding="utf-8")))
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise DataError(
-            f"{folder} is not a corpus; make it with `diffutron data build RECIPE --out {folder}`"
-        ) from None
+        report = None
+    if not isinstance(report, dict) or not {"recipe", "train", "fingerprint"} <= report.keys():
+        raise DataError(f"{folder} is not a corpus; make it with `diffutron data build RECIPE --out {folder}`")
+    return BuiltCorpus(folder, report)
 
 
 def changed_input(corpus: BuiltCorpus) -> Path | None:
@@ -133,13 +156,16 @@ def changed_input(corpus: BuiltCorpus) -> Path | None:
     except (OSError, ValueError):
         return None
     made = (corpus.folder / "manifest.json").stat().st_mtime_ns
-    known = {each["path"]: each["sha256"] for each in (*manifest["inputs"], *manifest.get("evaluation", ()))}
+    known = {
+        each["path"]: each["sha256"] for kind in ("inputs", "evaluation", "judging") for each in manifest.get(kind, ())
+    }
     settings = CorpusSettings.model_validate(corpus.report["recipe"])
     places = [source.path for source in settings.sources if source.path is not None]
     places += [str(texts.path) for texts in settings.evaluation_sets]
-    for file in itertools.chain.from_iterable(files_of(place) for place in places if Path(place).exists()):
+    read = itertools.chain.from_iterable(files_of(place) for place in places if Path(place).exists())
+    for file in itertools.chain(read, judging_files(settings)):
         found = file.stat()  # its own time is the old one where an older file was moved or copied there
-        if max(found.st_mtime_ns, found.st_ctime_ns) > made and known.get(str(file)) != file_digest(file):
+        if max(found.st_mtime_ns, found.st_ctime_ns) > made and known.get(str(file)) != digest_of(file):
             return file
     return None
 
@@ -147,7 +173,7 @@ def changed_input(corpus: BuiltCorpus) -> Path | None:
 def stages_of(plan: Plan) -> list[Stage]:
     """The steps of a build, in order."""
     tally = Tally()
-    reading: list[Step] = [kind(plan, tally) for kind in (ReadRecords, Clean, Judge, KeepTexts)]
+    reading: list[Step] = [kind(plan, tally) for kind in (ReadRecords, Clean, Judge, Thin, KeepTexts)]
     return [
         Stage("read", reading, len(plan.tasks)),
         Stage("match", [MatchKeys(plan)], plan.num_partitions),
@@ -165,6 +191,7 @@ class Publish(Step):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         plan = self.plan
+        _refuse_changed(plan)
         tally = _total(plan)
         if tally.kept == 0:
             ends = {reason: counts.total() for reason, counts in tally.dropped.items()} | {
@@ -179,6 +206,13 @@ class Publish(Step):
                 _join(plan.files(kind, suffix), draft / f"{kind}.{suffix}")
             write_json(draft / "manifest.json", _manifest(plan, draft, report))
             write_json(draft / "report.json", report)
+
+
+def _refuse_changed(plan: Plan) -> None:
+    """Texts of before and of after a change make no corpus that could be made again."""
+    for file, state in _identity_of(plan)["files"].items():
+        if state_of(Path(file)) != state:
+            raise DataError(f"{file} changed while it was read; run the same command again")
 
 
 def _first_fault(plan: Plan) -> str:
@@ -225,11 +259,8 @@ def _manifest(plan: Plan, draft: Path, report: dict[str, Any]) -> dict[str, Any]
     return {
         "recipe": report["recipe"],
         "inputs": [{"path": path, "sha256": digest} for path, digest in inputs.items()],
-        "evaluation": [
-            {"path": str(file), "sha256": file_digest(file)}
-            for texts in plan.settings.evaluation_sets
-            for file in files_of(texts.path)
-        ],
+        "evaluation": _digests(file for texts in plan.settings.evaluation_sets for file in files_of(texts.path)),
+        "judging": _digests(judging_files(plan.settings)),
         "hub": [
             {"id": each.hub, "config": each.config, "revision": each.revision, "split": each.split} for each in hubs
         ],
@@ -240,24 +271,37 @@ def _manifest(plan: Plan, draft: Path, report: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def _digests(files: Iterable[Path]) -> list[dict[str, str]]:
+    return [{"path": str(file), "sha256": digest_of(file)} for file in files]
+
+
 def versions() -> dict[str, str]:
     """Of what decides which texts stay."""
-    names = ("diffutron", *LIBRARIES)
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+    found = {"python": platform.python_version()}
+    for name in ("diffutron", *LIBRARIES):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _begin(plan: Plan) -> None:
     """Keep what an earlier build of the same recipe from the same files finished; else start afresh."""
-    wanted, note = identity(plan, versions()), plan.folder / "identity.json"
-    try:
-        same = json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(wanted))
-    except (OSError, ValueError):
-        same = False
-    if not same:
+    wanted = identity(plan, versions())
+    if _identity_of(plan) != json.loads(json.dumps(wanted)):
         for path in plan.folder.iterdir():
             if path.name != "lock":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(note, wanted)
+        write_json(plan.folder / "identity.json", wanted)
+    if not plan.out.exists():  # it may have been published, and moved away before the build's folder was removed
+        shutil.rmtree(plan.folder / "logs" / "publish", ignore_errors=True)
+
+
+def _identity_of(plan: Plan) -> Any:
+    """What the build's folder was begun with; None if that is not known."""
+    try:
+        return json.loads((plan.folder / "identity.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _progress(plan: Plan, stage: Stage) -> Progress:

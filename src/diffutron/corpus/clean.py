@@ -312,19 +312,25 @@ def _menu(run: list[tuple[int, str]]) -> Iterator[int]:
 
 # Personal data
 
-_IDENTITY = re.compile(r"(?<![\w.,+-])[1-9]\d{10}(?![\w-]|[.,]\d)", re.ASCII)
+# Its check digits are right in one of a hundred numbers only, so almost anything may stand beside it.
+_IDENTITY = re.compile(r"(?<!\d)(?<!\d[.,-])[1-9]\d{10}(?!\d)", re.ASCII)
 _IBAN = re.compile(r"(?<!\w)[Tt][Rr] ?\d\d(?: ?\d){22}(?!\d)", re.ASCII)
-# With a prefix the digits may stand in any grouping; without one only a mobile number or an area code in brackets in
-# the usual grouping is sure.
-_TELEPHONE = re.compile(
+# With a prefix the digits may stand in any grouping, between any characters, and one number after the other; without
+# one only a mobile number or an area code in brackets in the usual grouping, standing alone, is sure.
+_PREFIXED = re.compile(
+    r"(?:(?:\+|00)90[ -]?(?:\(?0\)?[ -]?)?|\(?0[ -]?)"
+    r"\(?(?:[2-4]\d\d|5\d\d|8[05]0)\)?[ ./-]?\d{3}[ .-]?\d\d[ .-]?\d\d(?!\d)",
+    re.ASCII,
+)
+_PREFIXED_IN_A_ROW = re.compile(rf"(?<!\d)(?<!\d[.,-]){_PREFIXED.pattern}(?:[.,;/-]{_PREFIXED.pattern})*", re.ASCII)
+_UNPREFIXED = re.compile(
     r"(?<![\w.,+-])(?:"
-    r"(?:(?:\+|00)90[ -]?(?:\(?0\)?[ -]?)?|\(?0[ -]?)\(?(?:[2-4]\d\d|5\d\d|8[05]0)\)?[ ./-]?\d{3}[ .-]?\d\d[ .-]?\d\d"
-    r"|\(0?[2-5]\d\d\)[ -]?\d{3}[ .-]?\d\d[ .-]?\d\d"
+    r"\(0?[2-5]\d\d\)[ -]?\d{3}[ .-]?\d\d[ .-]?\d\d"
     r"|5[0-5]\d[ -]\d{3}[ -]\d\d[ -]?\d\d"
     r")(?![\w-]|[.,]\d)",
     re.ASCII,
 )
-_ADDRESS = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
+_ADDRESS = re.compile(r"(?<![\w.+])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w)")
 _TEN_DIGITS = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9]){9}")  # the fewest that any of them has
 
 
@@ -339,7 +345,8 @@ def hide_personal_data(text: str) -> str:
     if _TEN_DIGITS.search(text):
         text = _IBAN.sub(lambda found: "[IBAN]" if _is_iban(found[0]) else found[0], text)
         text = _IDENTITY.sub(lambda found: "[KİMLİK]" if _is_identity_number(found[0]) else found[0], text)
-        text = _TELEPHONE.sub("[TELEFON]", text)
+        text = _PREFIXED_IN_A_ROW.sub(lambda found: _PREFIXED.sub("[TELEFON]", found[0]), text)
+        text = _UNPREFIXED.sub("[TELEFON]", text)
     return text
 
 

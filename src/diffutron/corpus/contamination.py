@@ -43,7 +43,8 @@ class ContaminationIndex:
     Case, punctuation and the difference between Turkish letters and bare ones do not matter. A run of 13 words is found
     as it is (Brown et al. 2020, GPT-3, appendix C). A sentence of at least six words is found too if one of its words
     is another, or from twelve words on a third of them, as long as the rest stand in the same order and most of what is
-    rare about it is among them: "… hakkında daha fazla bilgi için bkz." is every manual's, whatever it is about.
+    rare about it is among them: "… hakkında daha fazla bilgi için bkz." is every manual's, whatever it is about. An
+    evaluation text of six to twelve words whose sentences are all shorter counts as one sentence.
     """
 
     names: tuple[str, ...]
@@ -69,7 +70,10 @@ class ContaminationIndex:
         for name, text in texts:
             number = names.setdefault(name, len(names))
             parts = [hashes_for(words_in(sentence)) for sentence in _SENTENCE_END.split(lowered(text))]
-            found = grams_of(np.concatenate(parts), RUN)
+            whole = np.concatenate(parts)
+            if len(whole) < RUN and max(map(len, parts)) < SHORTEST:
+                parts = [whole]  # nothing else of it could be found
+            found = grams_of(whole, RUN)
             runs.append(found)
             run_sets.append(np.full(len(found), number, np.int32))
             for part in parts:

@@ -6,6 +6,7 @@ is guessed: a record that fits no kind, or whose turns make no conversation, is 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def turns_of(record: Mapping[str, Any]) -> tuple[Turn, ...]:
             return checked(turns_in(fields[name], name))
     for asked, answer in COLUMNS:
         if asked in fields and answer in fields:
-            others = [name for name in ABOUT if name != asked and fields.get(name)]
+            others = [name for name in ABOUT if name != asked and fields.get(name) not in (None, "")]
             texts = [_text(fields[name], name) for name in (asked, *others)]
             question = "\n\n".join(text for text in texts if text)
             system = _text(fields.get("system") or "", "system")
@@ -156,8 +157,8 @@ def turns_in(value: Any, name: str = "messages") -> list[Turn]:
 
 
 def _folded(name: str) -> str:
-    """In small letters, whatever the case and by whose rules: I, İ and ı give i here, so ÇIKTI is çıktı."""
-    return name.strip().casefold().replace("\u0307", "").replace("ı", "i")
+    """In NFC and small letters, whatever the case and by whose rules: I, İ and ı give i here, so ÇIKTI is çıktı."""
+    return unicodedata.normalize("NFC", name).strip().casefold().replace("\u0307", "").replace("ı", "i")
 
 
 _ROLES = {_folded(name): role for name, role in ROLES.items()}

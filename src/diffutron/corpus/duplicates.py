@@ -107,7 +107,8 @@ def repeated(keys: Keys, ids: Keys) -> Keys:
 
 
 def clusters(pairs: Keys) -> Keys:
-    """The ids to drop, sorted: of those that pairs connect, directly or through others, all but the smallest."""
+    """Of the ids that pairs connect, directly or through others, each with the smallest: (smallest, id), shape (N, 2),
+    sorted by id."""
     ids, places = np.unique(pairs, return_inverse=True)
     left, right = places.reshape(-1, 2).T if len(pairs) else (places, places)
     label = np.arange(len(ids))
@@ -119,8 +120,15 @@ def clusters(pairs: Keys) -> Keys:
         left, right = label[left], label[right]
         apart = left != right
         left, right = left[apart], right[apart]
-    dropped: Keys = ids[label != np.arange(len(ids))]
-    return dropped
+    connected: Keys = np.stack((ids[label], ids), axis=1)
+    return connected
+
+
+def all_but_one(connected: Keys, without: Keys) -> Keys:
+    """Of each of the :func:`clusters`, all ids but the smallest, sorted; those of ``without`` do not count."""
+    connected = connected[~np.isin(connected[:, 1], without)]
+    _, stays = np.unique(connected[:, 0], return_index=True)
+    return np.delete(connected[:, 1], stays)
 
 
 def _key(words: tuple[str, ...]) -> int:

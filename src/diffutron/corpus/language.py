@@ -87,10 +87,11 @@ def pieces(text: str, most: int, longest: int) -> list[str]:
 
 def language_of(piece: str) -> str:
     """The language's ISO 639-1 code, or und. Turkish may lack its letters, and may be in capitals."""
+    is_bare = piece.isascii()
     if piece.isupper():
         piece = lower_tr(piece)  # the detector takes I for the capital of i
     found: str = _detector()(piece)
-    if found not in ("tr", "und") and piece.isascii():
+    if found not in ("tr", "und") and is_bare:
         words = re.findall("[a-z]+", piece.lower().replace("ı", "i"))
         if words and sum(word in _BARE for word in words) >= _BARE_SHARE * len(words):
             return "tr"

@@ -12,8 +12,11 @@ import itertools
 import json
 import logging
 import lzma
+import os
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,6 +24,7 @@ from typing import IO, Any, cast
 import zstandard
 
 from diffutron.errors import DataError
+from diffutron.storage import file_digest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,11 @@ _READABLE = ".jsonl, .json, .csv, .txt and .xml, plain or as .gz, .zst, .xz or .
 LONGEST_LINE = 64 * 2**20
 """in bytes; a longer line is no document, and would not fit into memory beside its copies"""
 
-_BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_BROKEN = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+# Of UTF-16 and UTF-32, in either order of bytes.
+_OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+"""bytes that Python's ``surrogateescape`` has kept"""
 
 
 @dataclass(frozen=True)
@@ -96,24 +104,60 @@ def warn_of_fault(fault: Fault) -> None:
 def files_of(path: Path | str) -> list[Path]:
     """``path`` itself, or the readable files in a folder and below it, in order of name, hidden ones left out.
 
+    Links to folders are followed; a folder to which several lead is read once. Suffixes may be in capitals.
+
     Raises:
-        DataError: nothing there, or nothing of a known kind.
+        DataError: nothing there, nothing of a known kind, or a name that is not UTF-8.
     """
     path = Path(path)
     if path.is_dir():
         found = sorted(
-            file for file in path.rglob("*")
-            if file.is_file() and file.name.endswith(SUFFIXES) and not file.name.endswith(_NOT_IN_FOLDERS)
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            file for file in _below(path)
+            if file.is_file() and file.name.lower().endswith(SUFFIXES)
+            and not file.name.lower().endswith(_NOT_IN_FOLDERS)
         )  # fmt: skip
         if not found:
             raise DataError(f"{path} holds no file of a known kind; readable are {_READABLE}")
-        return found
-    if not path.is_file():
+    elif not path.is_file():
         raise DataError(f"data file {path} does not exist")
-    if not path.name.endswith(SUFFIXES):
+    elif not path.name.lower().endswith(SUFFIXES):
         raise DataError(f"{path}: unknown kind of file; readable are {_READABLE}")
-    return [path]
+    else:
+        found = [path]
+    for file in found:
+        if _NOT_UTF8.search(str(file)):
+            name = os.fsencode(file).decode("utf-8", "backslashreplace")
+            raise DataError(f"data file {name}: its name is not UTF-8, so that no report could tell it; rename it")
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files below a folder that are not hidden."""
+    visited = set[str]()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        # In order, so that of two ways into one folder it is always the same that counts.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in files if not name.startswith("."))
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a data file's bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return file_digest(file)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> DataError:
+    return DataError(f"data file {file} cannot be read: {error.strerror or ' '.join(str(error).split())}")
 
 
 def read_records(
@@ -123,14 +167,15 @@ def read_records(
 
     A line of JSONL is a record, an object in a list of JSON, and a row of CSV under a row of names, between commas,
     semicolons or tabs; in a text file blank lines separate texts, each a record ``{"text": ...}``; a parquet row and an
-    article of a Wikipedia dump is one. Broken lines go to ``on_fault``, and so does a file that breaks off,
-    after what stood before: to the first stripe's, if several read it.
+    article of a Wikipedia dump is one. Broken lines, rows and texts go to ``on_fault``, and so does a file that breaks
+    off, after what stood before: to the first stripe's, if several read it.
 
     Raises:
         DataError: the file cannot be opened at all.
     """
     place = place or Place()
-    kind = file.name.removesuffix(Path(file.name).suffix) if file.name.endswith(PACKINGS[1:]) else file.name
+    name = file.name.lower()
+    kind = name.removesuffix(Path(name).suffix) if name.endswith(PACKINGS[1:]) else name
     try:
         if kind.endswith(".parquet"):
             yield from _read_parquet(file, on_fault, stripe, place)
@@ -144,11 +189,11 @@ def read_records(
             yield from _read_dump(file, on_fault, stripe, place)
         else:
             yield from _read_text(file, on_fault, stripe, place)
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's; those of packed data have no number
+            raise _unreadable(file, error) from None
         if stripe.index == 0:
             on_fault(Fault(str(file), f"compressed data ends or breaks off: {error}"))
-    except OSError as error:
-        raise DataError(f"data file {file} cannot be read: {error.strerror or ' '.join(str(error).split())}") from None
 
 
 def read_all(path: Path | str, on_fault: OnFault = warn_of_fault) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -237,7 +282,7 @@ def _open_zst(packed: IO[bytes], mode: str) -> IO[bytes]:
 @contextlib.contextmanager
 def _open(file: Path, reached: Place) -> Iterator[IO[bytes]]:
     unpackers: dict[str, Any] = {".gz": gzip.open, ".zst": _open_zst, ".xz": lzma.open, ".bz2": bz2.open}
-    unpack = unpackers.get(file.suffix)
+    unpack = unpackers.get(file.suffix.lower())
     with reached.follow(file) as raw:
         if unpack is None:
             yield raw
@@ -318,47 +363,66 @@ def _fault_of(record: Any, *, may_hold_surrogates: bool) -> str | None:
 def _read_csv(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(LONGEST_LINE)
     with _open(file, reached) as stream:
-        lines = io.TextIOWrapper(cast(Any, stream), encoding="utf-8-sig", newline="")
-        number = 0
+        lines = io.TextIOWrapper(cast(Any, stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        number = skipped = 0
         try:
-            head = lines.readline()
-            if not head.strip():
-                return
+            while (head := lines.readline()) and not head.strip():
+                skipped += 1
             mark = max(",;\t", key=head.count)
             rows = csv.DictReader(itertools.chain([head], lines), delimiter=mark, strict=True)
+            names = rows.fieldnames or ()
+            if told := _fault_of_names(names):
+                if stripe.index == 0:
+                    on_fault(Fault(str(file), told, is_fatal=True))
+                return
             for number, row in enumerate(rows, 1):
-                place = f"{file}:{rows.line_num}"
+                place = f"{file}:{skipped + rows.line_num}"
                 if not stripe.holds(number):
                     continue
                 if None in row or None in row.values():
-                    on_fault(Fault(place, f"has not as many fields as the {len(rows.fieldnames or ())} names above"))
+                    on_fault(Fault(place, f"has not as many fields as the {len(names)} names above"))
+                elif any(map(_NOT_UTF8.search, row.values())):
+                    on_fault(Fault(place, "is not UTF-8"))
                 else:
                     yield place, dict(row)
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             if stripe.index == 0:
-                told = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"broken CSV ({error})"
-                on_fault(Fault(f"{file}, after row {number}", f"{told}; nothing more of the file can be read"))
+                told = f"broken CSV ({error}); nothing more of the file can be read"
+                on_fault(Fault(f"{file}, after row {number}", told))
+
+
+def _fault_of_names(names: Sequence[str]) -> str:
+    """What keeps a row from being the names of columns; a column without a name is none that anybody asks for."""
+    if any(map(_NOT_UTF8.search, names)):
+        return "has names of columns that are not UTF-8"
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    return f"has several columns of the name {twice[0]!r}" if twice else ""
 
 
 def _read_text(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
-    start, texts, lines = 1, 0, list[str]()
-    for number, raw in _lines(file, reached):
+    texts, start, lines, fault = 0, 1, list[str](), None
+    for number, raw in itertools.chain(_lines(file, reached), [(0, b"")]):  # a blank line ends the last text
+        # In UTF-16 the first text would never end; a NUL byte in a later one is a stray.
+        if (number == 1 and raw.startswith(_OTHER_MARKS)) or (texts == 0 and b"\0" in raw):
+            if stripe.index == 0:
+                on_fault(Fault(str(file), "is not UTF-8 (UTF-16, perhaps); save it as UTF-8", is_fatal=True))
+            return
         try:
             line = _decode(raw, number)
         except ValueError as error:
-            if stripe.index == 0:
-                on_fault(Fault(f"{file}:{number}", str(error)))
-            continue
+            line = "?"
+            fault = fault or Fault(f"{file}:{number}", f"{error}, so that the text around it is left out")
         if line.strip():
-            if not lines:
-                start, texts = number, texts + 1
+            start = start if lines else number
             lines.append(line)
         elif lines:
+            texts += 1
             if stripe.holds(texts):
-                yield f"{file}:{start}", {"text": "".join(lines)}
-            lines = []
-    if lines and stripe.holds(texts):
-        yield f"{file}:{start}", {"text": "".join(lines)}
+                if fault is None:
+                    yield f"{file}:{start}", {"text": "".join(lines)}
+                else:
+                    on_fault(fault)
+            lines, fault = [], None
 
 
 def _read_dump(file: Path, on_fault: OnFault, stripe: Stripe, reached: Place) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -390,8 +454,8 @@ def _read_parquet(
                 for number, record in enumerate(_rows(batch), start + 1):
                     if not stripe.holds(number):
                         continue
-                    if record is None:
-                        on_fault(Fault(f"{file}:{number}", "is not UTF-8"))
+                    if isinstance(record, str):
+                        on_fault(Fault(f"{file}:{number}", record))
                     else:
                         yield f"{file}:{number}", record
     except (FileNotFoundError, PermissionError):
@@ -402,11 +466,14 @@ def _read_parquet(
             on_fault(Fault(str(file), f"is not readable parquet: {line}", is_fatal=True))
 
 
-def _rows(batch: Any) -> list[dict[str, Any] | None]:
-    """The rows of an Arrow batch, None for those that are not UTF-8: Arrow does not check its strings."""
+def _rows(batch: Any) -> list[dict[str, Any] | str]:
+    """The rows of an Arrow batch; of one that Python cannot hold, why: Arrow does not check its strings, knows years
+    beyond 9999, and takes any name for a time zone."""
     try:
         return list(batch.to_pylist())
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [None]
-        return [row for index in range(batch.num_rows) for row in _rows(batch.slice(index, 1))]
+    except (ValueError, ArithmeticError, LookupError) as error:
+        if batch.num_rows > 1:
+            return [row for index in range(batch.num_rows) for row in _rows(batch.slice(index, 1))]
+        if isinstance(error, UnicodeDecodeError):
+            return ["is not UTF-8"]
+        return [f"holds a value that Python cannot ({' '.join(str(error).split())})"]

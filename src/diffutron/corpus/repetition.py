@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from diffutron.corpus.view import TextView
 from diffutron.recipe import Settings
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+Shares = dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]]
+"""by the number of words"""
 
 
 class RepetitionSettings(Settings):
@@ -29,9 +32,9 @@ class RepetitionSettings(Settings):
     """The greatest share of lines that stood before."""
     duplicate_lines_from: int = Field(default=4, ge=2)
     """Ask it of texts with so many lines."""
-    top_ngrams: dict[int, float] = Field(default={2: 0.094, 3: 0.114, 4: 0.136})
+    top_ngrams: Shares = Field(default={2: 0.094, 3: 0.114, 4: 0.136})
     """The greatest share of the characters in the most frequent run of so many words."""
-    duplicate_ngrams: dict[int, float] = Field(default={5: 0.168, 6: 0.151, 7: 0.135, 8: 0.123, 9: 0.116, 10: 0.107})
+    duplicate_ngrams: Shares = Field(default={5: 0.168, 6: 0.151, 7: 0.135, 8: 0.123, 9: 0.116, 10: 0.107})
     """The greatest share of the characters in runs of so many words that stood before."""
     ngram_words: int = Field(default=500, ge=1)
     """Shorter texts may repeat more, for in them a name said three times is much: of half the words, frequent runs may

@@ -13,6 +13,7 @@ from diffutron.corpus.filters import FilterSettings
 from diffutron.recipe import Settings
 
 _HUB = "hf://"
+Value = str | bool | int | float
 
 
 class SourceSettings(Settings):
@@ -40,10 +41,10 @@ class SourceSettings(Settings):
     """Licence of records that state none."""
     domain: str | None = None
     """Domain of records that state none, e.g. news."""
-    where: dict[str, list[str]] = Field(default_factory=dict)
-    """Keep only records whose field has one of these values."""
-    exclude: dict[str, list[str]] = Field(default_factory=dict)
-    """Leave out records whose field has one of these values."""
+    where: dict[str, list[Value]] = Field(default_factory=dict)
+    """Keep only records whose field has one of these values; 1 is also "1"."""
+    exclude: dict[str, list[Value]] = Field(default_factory=dict)
+    """Leave out records whose field has one of these values; 1 is also "1"."""
     sample: float = Field(default=1.0, gt=0, le=1)
     """Share of documents to keep, chosen by a hash of the text."""
     max_documents: int | None = Field(default=None, ge=1)
@@ -152,7 +153,7 @@ class CorpusSettings(Settings):
     """Where texts come from, which of them stay, and how many are held out."""
 
     sources: list[SourceSettings] = Field(min_length=1)
-    """The sources, read in this order; of two equal texts the first stays."""
+    """The sources, read in this order; of two equal texts the first stays, unless its source leaves it out."""
     output: Path | None = None
     """The folder to make, unless the command line names one."""
     min_characters: int = Field(default=40, ge=1)

@@ -2,7 +2,7 @@
 
 read    records → clean texts that pass the filters, and the keys by which repetitions are found
 match   within a partition of the keys: which documents share one
-settle  which documents go: repetitions, and what is above a source's cap
+settle  which documents go: what is above a source's cap, and repetitions of what stays
 prune   within a partition: paragraphs that an earlier document has
 write   the texts that stay, as training or held-out part
 publish the parts end to end, the report and the manifest
@@ -31,22 +31,30 @@ from diffutron.corpus.clean import Cleaner, lacks_turkish_letters
 from diffutron.corpus.contamination import ContaminationIndex
 from diffutron.corpus.conversations import messages_of, text_of, turns_of
 from diffutron.corpus.draws import draw, text_digest, uniform
-from diffutron.corpus.duplicates import MinHash, clusters, exact_key, paragraph_keys, repeated
+from diffutron.corpus.duplicates import MinHash, all_but_one, clusters, exact_key, paragraph_keys, repeated
 from diffutron.corpus.filters import TextView, build_filters
 from diffutron.corpus.plan import Plan, Task
-from diffutron.corpus.read import Fault, OnFault, Place, read_all, read_records
-from diffutron.corpus.settings import EvaluationSetSettings, SourceSettings
+from diffutron.corpus.read import LONGEST_LINE, Fault, OnFault, Place, digest_of, read_all, read_records
+from diffutron.corpus.settings import CorpusSettings, EvaluationSetSettings, SourceSettings, Value
 from diffutron.corpus.tally import Sample, Tally
 from diffutron.corpus.token_length import TokenLength
 from diffutron.errors import DataError
-from diffutron.storage import file_digest, write_json, writing
+from diffutron.storage import write_json, writing
 from diffutron.text import normalise
 
 KEY = np.dtype([("key", "<u8"), ("id", "<u8")])
-"""a key of a document; the document's id is ``task << 32 | number``"""
+"""a key of a document, and the document's id"""
 END = np.dtype([("id", "<u8"), ("reason", "u1")])
 REASONS = ("exact duplicate", "near duplicate", "above the cap")
-TASK_SHIFT = np.uint64(32)
+
+
+def document_ids(task: int, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The ids of a task's documents by their numbers: ordered as sources, files and records are."""
+    return numbers | np.uint64(task << 32)
+
+
+def number_in_task(document_id: int) -> int:
+    return document_id & 0xFFFFFFFF
 
 
 class Step(PipelineStep):  # type: ignore[misc]
@@ -59,7 +67,7 @@ class Step(PipelineStep):  # type: ignore[misc]
         self.plan, self.tally = plan, tally or Tally()
 
     @property
-    def settings(self) -> Any:
+    def settings(self) -> CorpusSettings:
         return self.plan.settings
 
     def source(self, rank: int) -> SourceSettings:
@@ -81,7 +89,7 @@ class ReadRecords(Step):
         task = self.plan.tasks[rank]
         source = self.settings.sources[task.source]
         if task.file is not None and task.stripe.index == 0:
-            write_json(self.plan.file("input", rank, "json"), {str(task.file): file_digest(task.file)})
+            write_json(self.plan.file("input", rank, "json"), {str(task.file): digest_of(task.file)})
         place, quarantine = Place(), self.plan.file("quarantine", rank, "jsonl")
         with writing(quarantine) as faults:
 
@@ -210,6 +218,22 @@ class Judge(Step):
                     yield document
 
 
+class Thin(Step):
+    """Draw the training texts of a source whose weight is below 1. Before repetitions are sought: a text that goes here
+    must not make another one go."""
+
+    name = "thin"
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        weight = self.source(rank).weight  # by task: two sources may share a label
+        for document in data:
+            drawn = uniform(document.text, self.settings.seed, "weight") < weight
+            if drawn or is_heldout(document, self.settings):
+                yield document
+            else:
+                self.drop(document, "weight below 1")
+
+
 class KeepTexts(Step):
     """Write a task's texts, and the keys by which repetitions are found."""
 
@@ -220,9 +244,14 @@ class KeepTexts(Step):
         minhash = MinHash(duplicates) if duplicates is not None and duplicates.near else None
         exact, near, paragraphs, draws = list[int](), list[NDArray[np.uint64]](), list[tuple[int, int]](), list[int]()
         with writing(self.plan.file("texts", rank, "jsonl.zst")) as raw, _packing(raw) as stream:
-            for number, document in enumerate(data):
+            for document in data:
                 record = {"text": document.text, **document.metadata}
-                stream.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8"))
+                line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
+                if len(line) > LONGEST_LINE:  # nothing could read it back, now or from the corpus
+                    self.drop(document, "too long", f"{len(line):,} bytes > {LONGEST_LINE:,}")
+                    continue
+                stream.write(line)
+                number = len(draws)
                 draws.append(draw(document.text, self.settings.seed, "cap"))
                 if duplicates is not None and duplicates.exact:
                     exact.append(exact_key(document.text))
@@ -243,7 +272,7 @@ class KeepTexts(Step):
 
     def _write_keys(self, kind: str, rank: int, keys: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> None:
         table = np.empty(len(keys), dtype=KEY)
-        table["key"], table["id"] = keys, numbers | np.uint64(rank << 32)
+        table["key"], table["id"] = keys, document_ids(rank, numbers)
         table.sort(order=("key", "id"))
         write_array(self.plan.file(f"keys-{kind}", rank, "npy"), table)
 
@@ -260,38 +289,53 @@ class MatchKeys(Step):
 
 
 class Settle(Step):
-    """Which documents go, and why: one sorted table for all tasks."""
+    """Which documents go, and why: one sorted table for all tasks.
+
+    Source by source, for a text above one's cap must not make the same text in a later one go.
+    """
 
     name = "settle"
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
-        exact = np.unique(self._pairs("exact")[:, 1])
-        near = np.setdiff1d(clusters(self._pairs("near")), exact)
-        gone = np.union1d(exact, near)
-        caps = [(index, source.max_documents) for index, source in enumerate(self.settings.sources)]
-        capped = [self._above_the_cap(index, cap, gone) for index, cap in caps if cap is not None]
-        parts = [exact, near, np.concatenate(capped) if capped else np.empty(0, np.uint64)]
-        ends = np.empty(sum(map(len, parts)), dtype=END)
-        ends["id"] = np.concatenate(parts)
-        ends["reason"] = np.repeat(np.arange(3), list(map(len, parts)))
+        exact, near = (clusters(self._pairs(kind)) for kind in ("exact", "near"))
+        ends = np.empty(0, dtype=END)
+        for index, source in enumerate(self.settings.sources):
+            if source.max_documents is not None:
+                repeated = _repetitions(exact, near, without=ends["id"])
+                ends = np.concatenate([ends, self._of_capped(index, source.max_documents, repeated)])
+        ends = np.concatenate([ends, _repetitions(exact, near, without=ends["id"])])
         ends.sort(order="id")
         write_array(self.plan.file("ends", 0, "npy"), ends)
 
     def _pairs(self, kind: str) -> NDArray[np.uint64]:
         return np.concatenate([np.load(file) for file in self.plan.partitions(f"pairs-{kind}")])
 
-    def _above_the_cap(self, source: int, cap: int, gone: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """All but the ``cap`` documents with the smallest draws."""
+    def _of_capped(self, source: int, cap: int, repeated: NDArray[Any]) -> NDArray[Any]:
+        """What goes of a source: repetitions, and of the rest all but the ``cap`` documents with the smallest draws."""
         ids, draws = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for number, task in enumerate(self.plan.tasks):
             if task.source == source:
                 drawn = np.load(self.plan.file("draws", number, "npy"))
-                ids.append(np.arange(len(drawn), dtype=np.uint64) | np.uint64(number << 32))
+                ids.append(document_ids(number, np.arange(len(drawn), dtype=np.uint64)))
                 draws.append(drawn)
         documents, drawn = np.concatenate(ids), np.concatenate(draws)
-        stays = ~np.isin(documents, gone)
+        repeated = repeated[np.isin(repeated["id"], documents)]
+        stays = ~np.isin(documents, repeated["id"])
         documents, drawn = documents[stays], drawn[stays]
-        return documents[np.lexsort((documents, drawn))[cap:]]
+        return np.concatenate([repeated, _ends(documents[np.lexsort((documents, drawn))[cap:]], "above the cap")])
+
+
+def _repetitions(exact: NDArray[np.uint64], near: NDArray[np.uint64], without: NDArray[np.uint64]) -> NDArray[Any]:
+    """What goes as the repetition of an earlier document, where those of ``without`` are gone already."""
+    same = all_but_one(exact, without)
+    alike = np.setdiff1d(all_but_one(near, without), same)
+    return np.concatenate([_ends(same, "exact duplicate"), _ends(alike, "near duplicate")])
+
+
+def _ends(ids: NDArray[np.uint64], reason: str) -> NDArray[Any]:
+    ends = np.empty(len(ids), dtype=END)
+    ends["id"], ends["reason"] = ids, REASONS.index(reason)
+    return ends
 
 
 class PruneParagraphs(Step):
@@ -316,8 +360,8 @@ class WriteParts(Step):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         ends = {number: REASONS[reason] for number, reason in self._ends(rank)}
-        pruned = self._pruned(rank)
-        weight = self.source(rank).weight  # by task: two sources may share a label
+        pruned, duplicates = self._pruned(rank), self.settings.duplicates
+        weight = self.source(rank).weight
         train, heldout = (
             Part(self.plan.file("train", rank, "jsonl.gz")),
             Part(self.plan.file("heldout", rank, "jsonl.gz")),
@@ -327,10 +371,8 @@ class WriteParts(Step):
                 if number in ends:
                     self.drop(document, ends[number])
                     continue
-                if number in pruned:
-                    document.text = without_paragraphs(
-                        document.text, pruned[number], self.settings.duplicates.paragraph_characters
-                    )
+                if number in pruned and duplicates != "none":
+                    document.text = without_paragraphs(document.text, pruned[number], duplicates.paragraph_characters)
                     self.tally.repairs["repeated paragraphs"] += 1
                     if len(document.text) < self.settings.min_characters:
                         self.drop(document, "repeated paragraphs")
@@ -342,21 +384,22 @@ class WriteParts(Step):
     def _ends(self, rank: int) -> Iterator[tuple[int, int]]:
         table = np.load(self.plan.file("ends", 0, "npy"), mmap_mode="r")
         for row in table[_rows_of_task(table["id"], rank)]:
-            yield int(row["id"]) & 0xFFFFFFFF, int(row["reason"])
+            yield number_in_task(int(row["id"])), int(row["reason"])
 
     def _pruned(self, rank: int) -> dict[int, set[int]]:
         pruned: dict[int, set[int]] = {}
         for file in self.plan.partitions("pruned"):
             table = np.load(file, mmap_mode="r") if file.stat().st_size > 200 else np.load(file)
             for row in table[_rows_of_task(table["id"], rank)]:
-                pruned.setdefault(int(row["id"]) & 0xFFFFFFFF, set()).add(int(row["key"]))
+                pruned.setdefault(number_in_task(int(row["id"])), set()).add(int(row["key"]))
         return pruned
 
     def _keep(self, document: Document, weight: float, train: Part, heldout: Part) -> None:
         text, meta, tally, seed = document.text, document.metadata, self.tally, self.settings.seed
         size, license_ = len(text.encode("utf-8")), meta["license"] or "unknown"
-        is_heldout = uniform(meta.get("group", text), seed, "split") < self.settings.heldout_share
-        copies = 1 if is_heldout else int(weight) + (uniform(text, seed, "weight") < weight % 1)
+        held_out = is_heldout(document, self.settings)
+        # Of a weight below 1 the draw was before.
+        copies = 1 if held_out else max(1, int(weight) + (uniform(text, seed, "weight") < weight % 1))
         record = {"text": text, "source": meta["source"], "license": meta["license"], "domain": meta["domain"]}
         if "messages" in meta:
             record["messages"] = meta["messages"]
@@ -364,15 +407,12 @@ class WriteParts(Step):
         if "group" in meta:
             record["group"] = f"{text_digest(meta['group']):016x}"
         for _ in range(copies):
-            (heldout if is_heldout else train).write(record)
-        if copies == 0:
-            self.drop(document, "weight below 1")
-            return
+            (heldout if held_out else train).write(record)
         tally.kept += 1
         tally.characters += len(text)
         tally.bytes_kept += size
-        tally.heldout += is_heldout
-        tally.train += not is_heldout
+        tally.heldout += held_out
+        tally.train += not held_out
         tally.copies += copies - 1
         tally.by_source[meta["source"]] += 1
         tally.licenses[license_] += 1
@@ -382,6 +422,10 @@ class WriteParts(Step):
         if lacks_turkish_letters(text):
             tally.repairs["typed without Turkish letters (kept as it is)"] += 1
         tally.show("kept", Sample(draw(text, 0, "show"), meta["place"], "", text))
+
+
+def is_heldout(document: Document, settings: CorpusSettings) -> bool:
+    return uniform(document.metadata.get("group", document.text), settings.seed, "split") < settings.heldout_share
 
 
 class Part:
@@ -453,8 +497,8 @@ def keys_of_partition(plan: Plan, kind: str, partition: int) -> NDArray[Any]:
 
 
 def _rows_of_task(ids: NDArray[np.uint64], rank: int) -> slice:
-    start, end = (int(np.searchsorted(ids, np.uint64(number << 32))) for number in (rank, rank + 1))
-    return slice(start, end)
+    firsts = [document_ids(task, np.zeros(1, np.uint64)) for task in (rank, rank + 1)]
+    return slice(*np.searchsorted(ids, np.concatenate(firsts)).tolist())
 
 
 def without_paragraphs(text: str, keys: set[int], minimum: int) -> str:
@@ -512,8 +556,21 @@ def _share_of_records(source: SourceSettings, task: Task) -> int | None:
 
 
 def _matches(record: dict[str, Any], source: SourceSettings) -> bool:
-    wanted = all(record.get(key) in values for key, values in source.where.items())
-    return wanted and not any(record.get(key) in values for key, values in source.exclude.items())
+    def is_one_of(key: str, values: list[Value]) -> bool:
+        return _spelled(record.get(key)) in map(_spelled, values)
+
+    return all(is_one_of(*each) for each in source.where.items()) and not any(
+        is_one_of(*each) for each in source.exclude.items()
+    )
+
+
+def _spelled(value: Any) -> str | None:
+    """As a text: 1, 1.0 and "1" are the same, true and "true", but not 1 and true; None for what is no single value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, str | int | float) else None
 
 
 def _records(

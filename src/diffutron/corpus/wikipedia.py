@@ -53,9 +53,10 @@ _NOT_AN_ARTICLE = re.compile(
     r"\s*(?:|[a-z]{2,3}(?:-[a-z]+)*|(?i:Dosya|File|Resim|Image|Ortam|Media|Kategori|Category|Özel|Special)) *:"
 )
 _BACK_MATTER = re.compile(
-    r"^=+ *(?:Kaynakça|Dış bağlantılar|Ayrıca bakınız|Notlar|Konuyla ilgili yayınlar) *=+ *$.*?(?=^==[^=]|\Z)",
+    r"^(=+) *(?:Kaynakça|Dış bağlantılar|Ayrıca bakınız|Notlar|Konuyla ilgili yayınlar) *=+ *$.*?(?=^(?!\1=)=|\Z)",
     re.M | re.S,
 )
+"""with the sections in them, which have more signs: up to a heading that has as many or fewer"""
 
 
 def plain_text(markup: str) -> str:

@@ -7,6 +7,8 @@ import re
 import unicodedata
 
 _DOTTED_TWICE = re.compile("i\u0307+")
+_LIGATURES = str.maketrans({"ﬁ": "fi", "ﬃ": "ffi"})
+"""that hold an i, whose capital Python would make an I"""
 
 
 def join_dots(text: str) -> str:
@@ -33,4 +35,4 @@ def upper_tr(text: str) -> str:
     >>> upper_tr("ığdır, istanbul")
     'IĞDIR, İSTANBUL'
     """
-    return unicodedata.normalize("NFC", join_dots(text).replace("i", "İ").upper())
+    return unicodedata.normalize("NFC", join_dots(text).translate(_LIGATURES).replace("i", "İ").upper())

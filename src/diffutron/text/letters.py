@@ -43,7 +43,7 @@ def lacks_turkish_letters(text: str) -> bool:
     letters = sum(map(str.isalpha, text))
     if letters >= _ENOUGH_LETTERS:
         return turkish < _LOWEST_RATE * letters
-    return letters >= _FEWEST_LETTERS and not turkish and _BARE.search(lower_tr(text)) is not None
+    return letters >= _FEWEST_LETTERS and not turkish and _BARE.search(lower_tr(text).replace("ı", "i")) is not None
 
 
 def mend_dots(text: str) -> str:

@@ -7,7 +7,10 @@ import re
 from diffutron.text.casing import join_dots
 
 # Zero-width marks, soft hyphens, byte-order marks and control characters carry no text (tab and newline do).
-_INVISIBLE = re.compile(r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
+_INVISIBLE = re.compile(
+    r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064"
+    r"\u2066-\u2069\ufeff]"
+)
 _LINE_ENDS = re.compile(r"\r\n?|[\u0085\u2028\u2029\u000b\u000c]")
 # Each matches only what it changes: most spaces stand alone.
 _SPACES = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")

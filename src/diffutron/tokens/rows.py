@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffutron.errors import DataError
+from diffutron.errors import DataError, InputError
 from diffutron.model.attention import Segments
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.sentences import SentenceCut
@@ -81,7 +81,7 @@ class Rows:
     def num_learned(self) -> NDArray[np.int64]:
         """How many tokens of each row the loss may ask for."""
         if not self.marked:
-            return self.lengths - 1
+            return np.maximum(self.lengths - 1, 0)
         return np.array([self.can_mask(number).sum() for number in range(len(self))], dtype=np.int64)
 
     @cached_property
@@ -100,7 +100,13 @@ def cut_anywhere(ids: Sequence[int], start: int, end: int) -> int:
 
 
 def windows(ids: Sequence[int], codec: TextCodec, max_tokens: int, cut: Cut = cut_anywhere) -> Iterator[list[int]]:
-    """A document as rows ``<s> … </s>`` of at most ``max_tokens`` ids; ``</s>`` stands only where the document ends."""
+    """A document as rows ``<s> … </s>`` of at most ``max_tokens`` ids; ``</s>`` stands only where the document ends.
+
+    Raises:
+        InputError: ``max_tokens`` has no room for a token of the document.
+    """
+    if max_tokens < 3:
+        raise InputError(f"a row of at most {max_tokens} tokens has no room for one between <s> and </s>; allow 3")
     room, start = max_tokens - 2, 0
     while start + room < len(ids):
         end = cut(ids, start, start + room)
