@@ -1,9 +1,11 @@
 """What Python users hand over by mistake is told in one line, as on the command line."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import diffutron
-from diffutron.errors import InputError, ModelError
+from diffutron.errors import InputError, ModelError, RecipeError
 from diffutron.generation import Contains
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
@@ -23,6 +25,7 @@ def model(folder):
     (lambda model: model.perplexity(TINY_TEXTS, replace="yok"), "replace is mask or 80-10-10, not 'yok'"),
     (lambda model: model.perplexity(TINY_TEXTS, seed=-1), "the seed must be 0 or more, not -1"),
     (lambda model: model.score("ev", [" ve"], estimator="yok"), "estimator is bound, pseudo, chain, random-order, not"),
+    (lambda model: model.generate("ev", bias={"a": 1e300}), "the bias of 'a' must be from -100 to 100, or -inf"),
     (lambda model: model.generate("ev", seed=-1), "the seed must be 0 or more, not -1"),
     (lambda model: model.generate(["ev", None]), "a prompt is a text, not None"),
     (lambda model: model.generate("ev", constraints=["deniz"]), r"as Contains\('deniz'\) is, not 'deniz'"),
@@ -58,3 +61,29 @@ def test_a_gap_holds_what_belongs_there_unless_a_temperature_is_given(model):
     assert one.text == other.text
     drawn = {model.infill("ev [MASK:3] ve deniz", seed=seed, temperature=1.5)[0].text for seed in range(8)}
     assert len(drawn) > 1
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_text_does_not_depend_on_what_other_threads_ask_for(model, fast):
+    prompts = ["ev", "deniz", "Ankara'da bir köy", "Sabah"]
+    settings = {"max_new_tokens": 12, "fast": fast, "block_length": 4, "temperature": 1.0}
+    alone = {prompt: model.generate(prompt, **settings)[0].text for prompt in prompts}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda prompt: (prompt, model.generate(prompt, **settings)[0].text), prompts * 8))
+    assert found == [(prompt, alone[prompt]) for prompt, _ in found]
+
+
+def test_two_streams_that_are_read_in_turns_are_what_each_is_alone(model):
+    prompts = ("ev", "deniz")
+    alone = [list(model.stream(prompt, max_new_tokens=8)) for prompt in prompts]
+    in_turns = zip(*(model.stream(prompt, max_new_tokens=8) for prompt in prompts), strict=True)
+    assert list(zip(*in_turns, strict=True)) == [tuple(each) for each in alone]
+
+
+@pytest.mark.parametrize("setting", [
+    {"guidance": 1e39}, {"end_penalty": -1e39}, {"end_penalty": 1e39}, {"well_formed": 1e39},
+    {"repetition_penalty": 1e39},
+])  # fmt: skip
+def test_settings_that_overflow_are_refused(model, setting):
+    with pytest.raises(RecipeError, match=next(iter(setting))):
+        model.generate("ev", max_new_tokens=2, **setting)

@@ -3,9 +3,12 @@
 import itertools
 import random
 import re
+import unicodedata
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from diffutron.errors import InputError
 from diffutron.generation import (
@@ -14,16 +17,18 @@ from diffutron.generation import (
     Generator,
     Infiller,
     Letters,
+    PieceBias,
     Regex,
     Request,
     SamplerSettings,
     Syllables,
     Words,
 )
-from diffutron.generation.automaton import of_choices, of_lines, of_regex
+from diffutron.generation.automaton import _index, of_choices, of_lines, of_regex
 from diffutron.generation.constraints import VOWELS, joint_automaton
 from diffutron.generation.span_guide import surfaces
 from diffutron.testing import tiny_codec, tiny_denoiser
+from diffutron.tokens.codec import TextCodec
 
 CODEC = tiny_codec()
 ALPHABET = tuple(sorted(set("".join(surfaces(CODEC)))))
@@ -236,3 +241,88 @@ def test_after_a_space_a_word_begins(prompt):
     assert all(CODEC.starts_word[step.tokens[first]] for step in steps if step.done)
     glued = [generator.canvas(Request(bare, 5)).guides for bare in ("", " ", "Ankara")]
     assert glued == [(), (), ()]
+
+
+LARGE = tuple(sorted({*map(chr, range(32, 0x3000)), "\n"} - {chr(code) for code in range(127, 160)}))
+
+
+@pytest.mark.parametrize("make", [
+    lambda: of_choices(["abcçdefgğhıijklmnoöprsştuüvyz" * 3], LARGE),
+    lambda: of_choices([f"{number * 7919} ev" * 10 for number in range(30)], LARGE),
+    lambda: of_regex("[a-z]{40}", LARGE),
+    lambda: of_regex(r"\w{0,1000}", LARGE),
+    lambda: of_lines([int(char in VOWELS) for char in LARGE], LARGE, each=10, lines=100, forbidden=frozenset("1")),
+    lambda: Words(10, 100).automaton(LARGE),
+])  # fmt: skip
+def test_an_automaton_over_a_large_alphabet_is_made_at_all(make):
+    assert not make().is_empty  # characters taken one by one need longer than a test may
+
+
+@pytest.mark.parametrize("pattern", [
+    r"\w", r"\W", r"\d", r"\s", r"\S", r"[^\W\d_]", r"[\w-]", r"[^\s]", r".", r"[a-ğ]", r"[^а-я]", r"\\w", r"\\\w",
+    r"(?i)[ö-ü]", r"[ç-\u00fc]", r"[[:alpha:]ş]",
+])  # fmt: skip
+def test_a_pattern_tells_apart_what_it_tells_apart_character_by_character(pattern):
+    initial, finals, transitions = _index(pattern, LARGE)
+    alone = {LARGE[place] for place, state in transitions[initial].items() if state in finals}
+    found = of_regex(pattern, LARGE)
+    accepted = found.accepts[found.table[found.start, found.classes]]
+    assert {char for char, is_in in zip(LARGE, accepted, strict=True) if is_in} == alone
+
+
+def test_braces_in_a_class_are_no_repetition():
+    assert "2a" in of_regex("[{2000}]a", tuple("{}20a"))
+
+
+def wordpiece():
+    """With the decoder that BERT's tokenizers have."""
+    specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    letters = "abcdefgkotuvln.,!'"
+    pieces = [*specials, *letters, *(f"##{letter}" for letter in letters), "ev", "okul", "##da"]
+    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in specials])
+    return TextCodec(PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
+        mask_token="<mask>",
+    ))  # fmt: skip
+
+
+def test_a_text_of_word_pieces_begins_with_a_word():
+    generator = Generator(tiny_denoiser(), wordpiece())
+    requests = [Request("", 4, seed=seed) for seed in range(30)]
+    for completion in generator.complete(requests, SamplerSettings(order="random", temperature=3.0, top_p=None)):
+        assert "#" not in completion.text
+
+
+def test_a_forbidden_piece_leads_into_no_dead_end():
+    bias = PieceBias({"b": -np.inf}, CODEC)
+    wanted = (Regex("(a+b|c+d)"),)
+    generator = Generator(tiny_denoiser(), CODEC)
+    requests = [Request("", 6, seed=seed, constraints=wanted, guides=(bias,)) for seed in range(20)]
+    for completion in generator.complete(requests, SamplerSettings(order="random", temperature=3.0)):
+        assert re.fullmatch("c+d", completion.completion.strip())
+    with pytest.raises(InputError, match="no text of 6 tokens"):
+        generator.complete([Request("", 6, constraints=(Regex("a+b"),), guides=(bias,))], SamplerSettings())
+
+
+def test_a_gap_of_which_newlines_are_asked_has_them():
+    generator = Generator(tiny_denoiser(), CODEC)
+    [way] = Infiller(generator, "ev [MASK:4] okul", {1: [Regex(r"\n[a-z]+\n")]}).fill(SamplerSettings())
+    assert re.fullmatch(r"\n[a-z]+\n", way.gaps[0])
+    assert way.gaps[0] in way.text
+
+
+@pytest.mark.parametrize("make", [
+    lambda word: Contains(word), lambda word: Choice((word,)), lambda word: Regex(word), lambda word: Letters(word)
+])  # fmt: skip
+def test_letters_may_come_in_parts(make):
+    whole, parts = (make(unicodedata.normalize(form, "çöğü")).automaton(LARGE) for form in ("NFC", "NFD"))
+    assert "çöğü" in whole
+    assert "çöğü" in parts
+
+
+def test_space_around_a_word_that_must_stand_changes_nothing():
+    assert "denizin" in Contains(" deniz ", inflected=True).automaton(LARGE)
+    assert "deniz in" in Contains("deniz ").automaton(LARGE)

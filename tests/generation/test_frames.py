@@ -85,7 +85,7 @@ def test_page_holds_every_step_and_lets_no_text_become_markup(tmp_path, cli):
 
 @pytest.mark.parametrize(("content", "message"), [
     ("", "not a trace"), ("{}\n", "not a trace"), ('{"format": 9}\n', "has format 9"), ("[1]\n", "not a trace"),
-    ('{"format": 1}\n{"row": 0}\n', "not a trace"),
+    ('{"format": 1}\n{"row": 0}\n', "not a trace"), ("[" * 200_000, "not a trace"),
 ])  # fmt: skip
 def test_other_files_are_told_from_traces(tmp_path, content, message):
     file = tmp_path / "x.jsonl"
@@ -118,3 +118,10 @@ def test_a_trace_cut_off_in_its_last_line_is_read(tmp_path):
     whole = trace.read_text(encoding="utf-8")
     trace.write_text(whole[:-20], encoding="utf-8")
     assert len(read_trace(trace)[1]) == len(whole.splitlines()) - 2
+
+
+def test_a_page_does_not_take_the_place_of_its_trace(tmp_path, cli):
+    trace = tmp_path / "steps.html"
+    trace.write_text('{"format": 1}\n', encoding="utf-8")
+    assert "would take the place of the trace" in cli("render", trace, code=1).err
+    assert trace.read_text(encoding="utf-8") == '{"format": 1}\n'

@@ -9,7 +9,7 @@ import torch
 
 from diffutron.errors import RecipeError
 from diffutron.generation import Canvas, Generator, Request, SamplerSettings, denoise
-from diffutron.generation.policies import PathPlanning, ReMDM
+from diffutron.generation.policies import Factor, PathPlanning, ReMDM, Threshold
 from diffutron.recipe import check
 from diffutron.testing import TableReader, tiny_codec, tiny_denoiser
 
@@ -306,3 +306,15 @@ def test_a_very_low_temperature_takes_the_most_probable_token():
     cold = [each.text for each in generator.complete(requests, settings(temperature=1e-6))]
     greedy = [each.text for each in generator.complete(requests, settings(temperature=0))]
     assert cold == greedy
+
+
+@pytest.mark.parametrize("pace", [Factor(kind="factor", below=1.0), Threshold(kind="threshold", above=0.9)])
+def test_a_pace_commits_no_token_behind_one_that_is_not_sure(pace):
+    assert pace.count([0.99, 0.1, 0.99, 0.99], [0.0] * 4, 1) == 1
+    assert pace.count([0.1, 0.99, 0.99], [0.0] * 3, 1) == 1
+    assert pace.count([0.99, 0.98, 0.97], [0.0] * 3, 1) == 3
+
+
+def test_a_pace_that_is_not_known_is_told_by_its_name():
+    with pytest.raises(RecipeError, match="foo"):
+        check({"pace": "foo:3"}, SamplerSettings, place="generate")

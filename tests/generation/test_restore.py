@@ -118,3 +118,10 @@ def test_what_is_spelled_well_is_asked_of_the_dictionary_in_normal_form():
     one.restore(unicodedata.normalize("NFD", "çocuk güldü"))
     assert {"çocuk", "güldü"} <= asked
     assert all(unicodedata.is_normalized("NFC", word) for word in asked)
+
+
+@pytest.mark.parametrize("faults", [{"letters"}, {"typing"}, {"ocr"}])
+def test_characters_that_the_vocabulary_does_not_have_are_never_taken_for_a_fault(faults):
+    found = restorer(faults=frozenset(faults), confidence=0.0).restore("geldi🫠 \u200b 🫠")
+    assert found.text == "geldi🫠 \u200b 🫠"
+    assert {word.confidence for word in found.words} == {1.0}

@@ -102,3 +102,20 @@ def test_words_of_many_lines_make_the_row_that_the_text_is():
     row, _ = row_with_gaps([each.gap for each in found], words, {}, CODEC)
     assert row == [CODEC.start_id, *CODEC.encode(text), CODEC.end_id]
     assert [each.begins_line for each in found] == [True, False, True, False, True]
+
+
+def test_words_that_the_vocabulary_cannot_write_stay_and_count_for_nothing(generator):
+    plain, odd = "Bugün hava çok güzel", "Bugün hava \u200b çok güzel"
+    settings = SamplerSettings(temperature=0)
+    expected, found = (rewrite(generator, each, settings, share=1.0) for each in (plain, odd))
+    assert found.text.replace("\u200b ", "") == expected.text
+    assert found.score_before == pytest.approx(expected.score_before)
+    unknown = rewrite(generator, f"{plain} 🫠", settings, share=1.0)
+    assert unknown.text.endswith(" 🫠")
+    assert unknown.score_before > -100
+
+
+@pytest.mark.parametrize("draft", ["\0", "\u200b", "🫠"])
+def test_a_draft_without_a_word_is_refused(generator, draft):
+    with pytest.raises(InputError, match="no word that the vocabulary can write"):
+        rewrite(generator, draft, SamplerSettings())

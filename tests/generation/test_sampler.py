@@ -94,7 +94,7 @@ def test_rows_that_join_and_leave_between_steps_are_what_they_are_alone(generato
             denoising.remove(4)
     assert all(found[index] == tokens for index, tokens in enumerate(alone) if index not in left)
     assert CODEC.mask_id in found[4]
-    assert not generator.reader._rows
+    assert not denoising.reader._rows
     assert calls < 40
 
 

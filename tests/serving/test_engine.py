@@ -73,7 +73,7 @@ def test_every_text_is_what_it_is_alone_whoever_is_beside_it(generator, engine):
                                mask_id=CODEC.mask_id, end_id=CODEC.end_id)  # fmt: skip
             assert listener.last[number] == last.tokens
     assert engine.num_active == engine.num_waiting == 0
-    assert not generator.reader._rows
+    assert not engine._denoising.reader._rows
     # Three rows a step: far fewer calls than one text after the other.
     assert engine.steps < 0.7 * sum(len(canvas.free) for group in groups for canvas in group)
 

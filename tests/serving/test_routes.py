@@ -221,7 +221,7 @@ MANY_LETTERS = ["".join("ev"[n >> bit & 1] for bit in range(6)) + "e" * 190 for 
     ("/v1/completions", {"seed": "3"}, "seed"), ("/v1/completions", {"order": "backwards"}, "order"),
     ("/v1/completions", {"prompt": "ev " * 500}, "the model reads at most"),
     ("/v1/completions", {"frequency_penalty": 1}, "frequency_penalty"),
-    ("/v1/completions", {"logprobs": 3}, "logprobs"),
+    ("/v1/completions", {"logprobs": 3}, "logprobs"), ("/v1/completions", {"prompt": [1, 2, 3]}, "prompt"),
     ("/v1/chat/completions", {"messages": []}, "messages"),
     ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "role"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "ev"}], "chat_template": "{{ 1 }}"}, "chat_t"),
@@ -237,6 +237,7 @@ MANY_LETTERS = ["".join("ev"[n >> bit & 1] for bit in range(6)) + "e" * 190 for 
 def test_what_is_wrong_is_named(post, path, body, told):
     found = post(path, body, status=400)
     assert told in found["error"]["message"]
+    assert "function-" not in f"{found['error']['message']} {found['error']['param']}"
     assert found["error"]["type"] == "invalid_request_error"
 
 

@@ -60,6 +60,8 @@ def render(
 
     path = out or trace.with_suffix(".html")
     check_file(path)
+    if path.resolve() == trace.resolve():
+        raise DataError(f"the page would take the place of the trace {trace}; give it another name with --out")
     asked, frames = read_trace(trace)
     if not frames:
         raise DataError(f"the trace {trace} holds no step")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -98,51 +99,78 @@ class Automaton:
 
 def smallest(given: Automaton) -> Automaton:
     """The automaton with the fewest states and columns that accepts the same."""
-    table, accepts = given.table, given.accepts
+    table, column_of = merged_columns(given.table)  # first of all: characters are many, and most of them alike
+    distance = _distances(table, given.accepts)
+    table = np.where(distance[table] >= 0, table, _DEAD)
+    rows, table = _renumbered(table, _merged_states(table, distance), given.start)
+    table, narrower = merged_columns(table)
+    classes = narrower[column_of[given.classes]]
+    return Automaton(given.alphabet, classes, table, given.accepts[rows], 1 if len(rows) > 1 else _DEAD)
+
+
+def merged_columns(table: Int[NDArray[np.int32], "S C"]) -> tuple[Int[NDArray[np.int32], "S D"], NDArray[np.int32]]:
+    """The columns that differ, and for each column which of them it is."""
+    places = dict[bytes, int]()
+    # np.unique compares number by number, which takes minutes where this takes a second.
+    found = [places.setdefault(column.tobytes(), len(places)) for column in np.ascontiguousarray(table.T)]
+    _, first = np.unique(found, return_index=True)
+    return table[:, first], np.array(found, dtype=np.int32)
+
+
+def _distances(table: Int[NDArray[np.int32], "S C"], accepts: Bool[NDArray[np.bool_], " S"]) -> NDArray[np.int64]:
+    """How many characters each state is away from an accepted text; -1 if nothing can be accepted any more."""
+    distance, steps = np.where(accepts, 0, -1), 0
+    while True:
+        steps += 1
+        reached = (distance < 0) & (distance[table] >= 0).any(axis=1)
+        if not reached.any():
+            return distance
+        distance[reached] = steps
+
+
+def _merged_states(table: Int[NDArray[np.int32], "S C"], distance: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each state the number of its group; states share one if the same texts are accepted after them.
+
+    Moore's refinement: they stay together while their successors do. To begin with the distance, and not only with
+    whether a text may end, saves a round for each of a long text's characters.
+    """
     size = len(table)
-    # What can still be accepted; the rest is dead.
-    hopeful = accepts.copy()
+    _, group = np.unique(distance, return_inverse=True)
     while True:
-        more = hopeful | hopeful[table].any(axis=1)
-        more[_DEAD] = False
-        if (more == hopeful).all():
-            break
-        hopeful = more
-    table = np.where(hopeful[table], table, _DEAD)
-    # Moore's refinement: states stay together while their successors do. Groups are numbered without a hole, since the
-    # highest number tells whether there are more of them than before.
-    _, group = np.unique(np.where(hopeful, 1 + accepts, 0), return_inverse=True)
-    group = group.reshape(-1)
-    while True:
-        signature = np.concatenate([group[:, None], group[table]], axis=1)
-        _, finer = np.unique(signature, axis=0, return_inverse=True)
-        finer = finer.reshape(-1)
-        if finer.max() == group.max():
-            break
-        group = finer
-    # The dead state first, then in the order in which they are reached.
+        before = group.max()
+        for column in table.T:
+            _, group = np.unique(group * size + group[column], return_inverse=True)
+        if group.max() == before:
+            return group
+
+
+def _renumbered(
+    table: Int[NDArray[np.int32], "S C"], group: NDArray[np.int64], start: int
+) -> tuple[list[int], Int[NDArray[np.int32], "G C"]]:
+    """A state of each group that can be reached, and the table of the groups: the dead state first, then in the order
+    in which they are reached."""
     leaders = {int(number): place for place, number in reversed(list(enumerate(group)))}
     numbers, todo = {int(group[_DEAD]): _DEAD}, list[int]()
-    if group[given.start] != group[_DEAD]:
-        numbers[int(group[given.start])] = 1
-        todo.append(int(group[given.start]))
-    for each in todo:
+    if group[start] != group[_DEAD]:
+        numbers[int(group[start])] = 1
+        todo.append(int(group[start]))
+    for each in todo:  # grows while it is read
         for successor in dict.fromkeys(group[table[leaders[each]]].tolist()):
             if successor not in numbers:
                 numbers[successor] = len(numbers)
                 todo.append(successor)
     rows = [_DEAD, *(leaders[each] for each in todo)]
     renumber = np.array([numbers.get(number, _DEAD) for number in range(int(group.max()) + 1)], dtype=np.int32)
-    lesser = renumber[group[table[rows]]]
-    columns, inverse = np.unique(lesser, axis=1, return_inverse=True)
-    classes = inverse.reshape(-1)[given.classes].astype(np.int32)
-    assert size >= len(rows)
-    return Automaton(given.alphabet, classes, columns.astype(np.int32), accepts[rows] & hopeful[rows],
-                     1 if len(rows) > 1 else _DEAD)  # fmt: skip
+    return rows, renumber[group[table[rows]]]
 
 
 MOST_REPEATED = 1000
-_BOUNDS = re.compile(r"\{(\d*)(?:,(\d*))?\}")
+_MOST_DIGITS = 6
+_BOUNDS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}", re.DOTALL)
+"""the numbers of a repetition; an escaped brace begins none, nor does one in a class"""
+_ESCAPE = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|.)", re.DOTALL)
+_OTHER_CHARACTERS = re.compile(r"\\[xuU]|\(\?(?!:|s:)")
+"""of a pattern that may tell characters apart which it does not hold: by their code, or without regard to case"""
 
 
 def of_regex(pattern: str, alphabet: tuple[str, ...]) -> Automaton:
@@ -151,33 +179,91 @@ def of_regex(pattern: str, alphabet: tuple[str, ...]) -> Automaton:
     Raises:
         InputError: not a regular expression, or one that no text of these characters matches.
     """
-    from outlines_core import Index, Vocabulary  # type: ignore[import-untyped]
-
-    if any(int(bound or 0) > MOST_REPEATED for bounds in _BOUNDS.findall(pattern) for bound in bounds):
+    bounds = [bound for found in _BOUNDS.findall(pattern) for bound in found if bound]
+    if any(len(bound) > _MOST_DIGITS or int(bound) > MOST_REPEATED for bound in bounds):
         raise InputError(
             f"the regular expression {pattern!r} repeats more than {MOST_REPEATED} times; no text is so long"
         )
-    end = len(alphabet)
-    vocabulary = Vocabulary(end, {char: [number] for number, char in enumerate(alphabet)})
+    if _OTHER_CHARACTERS.search(pattern):
+        classes, spoken, written = np.arange(len(alphabet), dtype=np.int32), alphabet, pattern
+    else:
+        classes, spoken, written = _spoken_for(pattern, alphabet)
     try:
-        index = Index(pattern, vocabulary)
+        initial, finals, transitions = _index(written, spoken)
     except (ValueError, TypeError) as error:
         told = str(error).splitlines()[0]
         if "incompatible with the regex" in told:
             told = "no text that the vocabulary can write matches it"
         raise InputError(f"the regular expression {pattern!r} cannot be used: {told}") from None
-    transitions = index.get_transitions()
-    found = dict.fromkeys([index.get_initial_state(), *transitions, *index.get_final_states()])
-    states = {state: number for number, state in enumerate(found, start=1)}
+    states = {state: number for number, state in enumerate(dict.fromkeys([initial, *transitions, *finals]), start=1)}
     if len(states) > MAX_STATES:
         raise InputError(f"the regular expression {pattern!r} is too large to be kept")
-    table = np.zeros((len(states) + 1, len(alphabet)), dtype=np.int32)
+    table = np.zeros((len(states) + 1, len(spoken)), dtype=np.int32)
     for state, row in transitions.items():
-        kept = {column: states[successor] for column, successor in row.items() if column != end}
-        table[states[state], list(kept)] = list(kept.values())
+        table[states[state], list(row)] = [states[successor] for successor in row.values()]
     accepts = np.zeros(len(table), dtype=bool)
-    accepts[[states[state] for state in index.get_final_states()]] = True
-    return smallest(Automaton(alphabet, np.arange(len(alphabet), dtype=np.int32), table, accepts, 1))
+    accepts[[states[state] for state in finals]] = True
+    return smallest(Automaton(alphabet, classes, table, accepts, 1))
+
+
+def _index(pattern: str, alphabet: tuple[str, ...]) -> tuple[int, set[int], dict[int, dict[int, int]]]:
+    """The state at the beginning, those in which a text may end, and what follows on each character's number."""
+    from outlines_core import Index, Vocabulary  # type: ignore[import-untyped]
+
+    end = len(alphabet)
+    index = Index(pattern, Vocabulary(end, {char: [number] for number, char in enumerate(alphabet)}))
+    rows = {
+        state: {number: successor for number, successor in row.items() if number != end}
+        for state, row in index.get_transitions().items()
+    }
+    return index.get_initial_state(), index.get_final_states(), rows
+
+
+def _spoken_for(
+    pattern: str, alphabet: tuple[str, ...]
+) -> tuple[Int[NDArray[np.int32], " A"], tuple[str, ...], str]:  # fmt: skip
+    """For each character the number of one that the pattern cannot tell from it; these; and the pattern with ``\\w``
+    and its like written out in them, for Unicode's classes take the library seconds.
+
+    A pattern tells apart what it holds, and what lies between two characters of it (a range); and by class. Those of
+    ASCII are told apart whatever it says, since they have classes of their own.
+    """
+    codes = np.array([ord(char) for char in alphabet])
+    marks = np.array(sorted({*range(128), *map(ord, pattern)}))
+    kinds = [each for each in _ESCAPE.findall(pattern) if each[1] in "wdspWDSP"]
+    traits: list[NDArray[Any]] = [np.searchsorted(marks, codes, "left"), np.searchsorted(marks, codes, "right")]
+    traits += [_members(kind, alphabet) for kind in dict.fromkeys(kinds)]
+    _, first, classes = np.unique(np.stack(traits), axis=1, return_index=True, return_inverse=True)
+    spoken = tuple(alphabet[place] for place in first)
+
+    def write_out(found: re.Match[str]) -> str:
+        kind = found.group()
+        if kind not in kinds:
+            return kind
+        members = "".join(re.escape(alphabet[place]) for place in first if _members(kind, alphabet)[place])
+        return f"[{members}]" if members else kind
+
+    return classes.reshape(-1).astype(np.int32), spoken, _ESCAPE.sub(write_out, pattern)
+
+
+@lru_cache(maxsize=64)
+def _members(kind: str, alphabet: tuple[str, ...]) -> Int[NDArray[np.int32], " A"]:
+    """1 for each character that the class holds."""
+    found = np.zeros(len(alphabet), dtype=np.int32)
+    try:
+        initial, _, transitions = _index(kind, alphabet)
+    except ValueError:  # it holds none, or there is no such class, which the whole pattern will say
+        return found
+    found[list(transitions[initial])] = 1
+    return found
+
+
+def of_characters(characters: Iterable[str], alphabet: tuple[str, ...]) -> Automaton:
+    """Texts of these characters alone."""
+    kept = frozenset(characters)
+    classes = np.array([int(char in kept) for char in alphabet], dtype=np.int32)
+    table = np.array([[0, 0], [0, 1]], dtype=np.int32)
+    return smallest(Automaton(alphabet, classes, table, np.array([False, True]), 1))
 
 
 def of_choices(choices: Iterable[str], alphabet: tuple[str, ...]) -> Automaton:
@@ -186,11 +272,12 @@ def of_choices(choices: Iterable[str], alphabet: tuple[str, ...]) -> Automaton:
     Raises:
         InputError: they are too many.
     """
-    columns = {char: number for number, char in enumerate(alphabet)}
+    known = frozenset(alphabet)
+    usable = [choice for choice in choices if known.issuperset(choice)]
+    # A column for each character that is used, and one for all others.
+    columns = {char: number for number, char in enumerate(dict.fromkeys("".join(usable)), start=1)}
     rows, accepts = [dict[int, int](), dict[int, int]()], [False, False]
-    for choice in choices:
-        if not all(char in columns for char in choice):
-            continue
+    for choice in usable:
         state = 1
         for char in choice:
             if columns[char] not in rows[state]:
@@ -201,11 +288,14 @@ def of_choices(choices: Iterable[str], alphabet: tuple[str, ...]) -> Automaton:
                     raise InputError(f"the choices have too many letters to be kept: more than {MAX_STATES:,}")
             state = rows[state][columns[char]]
         accepts[state] = True
-    table = np.zeros((len(rows), len(alphabet)), dtype=np.int32)
+    table = np.zeros((len(rows), len(columns) + 1), dtype=np.int32)
     for state, row in enumerate(rows):
         table[state, list(row)] = list(row.values())
-    classes = np.arange(len(alphabet), dtype=np.int32)
+    classes = np.array([columns.get(char, 0) for char in alphabet], dtype=np.int32)
     return smallest(Automaton(alphabet, classes, table, np.array(accepts), 1))
+
+
+_NEWLINE, _FORBIDDEN = 2, 3
 
 
 def of_lines(
@@ -218,22 +308,29 @@ def of_lines(
         lines: how many; None: one or more.
         forbidden: characters that no line holds.
     """
+    kinds, classes = np.unique(
+        [
+            _NEWLINE if char == "\n" else _FORBIDDEN if char in forbidden else counts
+            for char, counts in zip(alphabet, counted, strict=True)
+        ],
+        return_inverse=True,
+    )
     # States: 1 + line * (each + 1) + count. Without a number of lines there is one line, again and again.
     rounds = lines or 1
     size = 1 + rounds * (each + 1)
-    table = np.zeros((size, len(alphabet)), dtype=np.int32)
+    table = np.zeros((size, len(kinds)), dtype=np.int32)
     accepts = np.zeros(size, dtype=bool)
     for line in range(rounds):
         for count in range(each + 1):
             state = 1 + line * (each + 1) + count
-            for column, char in enumerate(alphabet):
-                if char == "\n":
+            for column, kind in enumerate(kinds.tolist()):
+                if kind == _NEWLINE:
                     follows = line + 1 if lines else line
                     table[state, column] = 1 + follows * (each + 1) if count == each and follows < rounds else _DEAD
-                elif char not in forbidden and count + counted[column] <= each:
-                    table[state, column] = state + counted[column]
+                elif kind != _FORBIDDEN and count + kind <= each:
+                    table[state, column] = state + kind
         accepts[1 + line * (each + 1) + each] = lines is None or line == rounds - 1
-    return smallest(Automaton(alphabet, np.arange(len(alphabet), dtype=np.int32), table, accepts, 1))
+    return smallest(Automaton(alphabet, classes.astype(np.int32), table, accepts, 1))
 
 
 def all_of(automata: Sequence[Automaton]) -> Automaton:

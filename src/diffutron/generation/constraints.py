@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from diffutron.errors import InputError
-from diffutron.generation.automaton import Automaton, all_of, of_choices, of_lines, of_regex
-from diffutron.text import harmony
+from diffutron.generation.automaton import Automaton, all_of, of_characters, of_choices, of_lines, of_regex
+from diffutron.text import harmony, normalise
 from diffutron.text.casing import lower_tr, upper_tr
 from diffutron.text.spelling import CONSONANTS
 
@@ -21,7 +22,7 @@ LONGEST_ENDING = 14
 
 
 class Constraint(ABC):
-    """A set of texts; spaces at the beginning of a line are not looked at."""
+    """A set of texts in their normal form; spaces at the beginning of a line are not looked at."""
 
     @abstractmethod
     def automaton(self, alphabet: tuple[str, ...]) -> Automaton:
@@ -39,7 +40,7 @@ class Regex(Constraint):
     pattern: str
 
     def automaton(self, alphabet: tuple[str, ...]) -> Automaton:
-        return of_regex(self.pattern, alphabet)
+        return of_regex(unicodedata.normalize("NFC", self.pattern), alphabet)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Choice(Constraint):
     options: tuple[str, ...]
 
     def automaton(self, alphabet: tuple[str, ...]) -> Automaton:
-        options = [option.strip() for option in self.options if option.strip()]
+        options = [option for option in map(normalise, self.options) if option]
         if not options:
             raise InputError("a choice needs at least one option that is not empty")
         found = of_choices(options, alphabet)
@@ -65,10 +66,11 @@ class Letters(Constraint):
     characters: str
 
     def automaton(self, alphabet: tuple[str, ...]) -> Automaton:
-        allowed = [char for char in alphabet if char in self.characters or char == " "]
+        characters = unicodedata.normalize("NFC", self.characters)
+        allowed = [char for char in alphabet if char in characters or char == " "]
         if not set(allowed) - {" "}:
             raise InputError(f"the vocabulary has none of the characters {self.characters!r}")
-        return of_regex(f"[{''.join(map(re.escape, allowed))}]*", alphabet)
+        return of_characters(allowed, alphabet)
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,21 @@ class Contains(Constraint):
     inflected: bool = False
 
     def automaton(self, alphabet: tuple[str, ...]) -> Automaton:
-        word = self.word.strip()
+        word = normalise(self.word)
         if not word or any(char.isspace() for char in word):
             raise InputError(f"a word that must stand in the text is one word, not {self.word!r}")
         missing = sorted(set(word) - set(alphabet))
         if missing:
             raise InputError(f"the vocabulary cannot spell {word!r}: it has no {', '.join(map(repr, missing))}")
-        return of_regex(self._pattern(alphabet), alphabet)
+        return of_regex(self._pattern(word, alphabet), alphabet)
 
-    def _pattern(self, alphabet: Sequence[str]) -> str:
+    def _pattern(self, word: str, alphabet: Sequence[str]) -> str:
         letters = "".join(char for char in alphabet if char.isalpha())
-        stems = {self.word, upper_tr(self.word[0]) + self.word[1:]}
+        stems = {word, upper_tr(word[0]) + word[1:]}
         ending = ""
         if self.inflected:
-            last = lower_tr(self.word[-1])
-            soft = "g" if self.word.endswith("nk") else _SOFTENED.get(last)
+            last = lower_tr(word[-1])
+            soft = "g" if word.endswith("nk") else _SOFTENED.get(last)
             stems |= {stem[:-1] + soft for stem in stems} if soft else set()
             marks = "".join(mark for mark in "'’" if mark in alphabet)
             lower = "".join(char for char in sorted(CONSONANTS + harmony.VOWELS) if char in alphabet)
@@ -144,7 +146,7 @@ class Words(Constraint):
 
     def automaton(self, alphabet: tuple[str, ...]) -> Automaton:
         _check_counts(self.each, self.lines, "words")
-        word = r"[^\s]+"
+        word = r"\S+"
         line = word if self.each == 1 else f"{word}(?: {word}){{{self.each - 1}}}"
         if self.lines == 1:
             return of_regex(line, alphabet)

@@ -129,7 +129,7 @@ def read_trace(path: Path) -> tuple[dict[str, Any], list[Frame]]:
         if asked["format"] != FORMAT:
             raise DataError(f"the trace {path} has format {asked['format']}; this version reads {FORMAT}")
         return asked, list(_frames(lines[1:-1]))
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise DataError(f"{path} is not a trace; diffutron generate --trace FILE writes one") from None
 
 

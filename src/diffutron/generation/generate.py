@@ -18,6 +18,7 @@ from diffutron.corpus.draws import text_digest
 from diffutron.errors import DataError, InputError
 from diffutron.generation.canvas import Guide
 from diffutron.generation.constraints import Constraint, Contains, Regex, Words, joint_automaton
+from diffutron.generation.piece_bias import PieceBias
 from diffutron.generation.reader import EXACT, DenoiserReader, Reader, ReaderSettings
 from diffutron.generation.recent import Recent
 from diffutron.generation.sampler import Canvas, DenoisingStep, SamplerSettings, denoise
@@ -117,7 +118,7 @@ class Generator:
         self.bias = generation_bias(codec, int(denoiser.model.config.vocab_size), self.end_id)
         self._reading, self._shortlist = reading, shortlist
         self._forms = Recent[tuple[float, Path | None], WellFormed](8)
-        self._automata = Recent[tuple[tuple[Constraint, ...], int | None], PieceAutomaton](64)
+        self._automata = Recent[tuple[tuple[Constraint, ...], int | None, frozenset[int]], PieceAutomaton](64)
 
     @classmethod
     def of(
@@ -128,13 +129,18 @@ class Generator:
         learned_end = bool(loaded.diffusion.get("learned_end", False))
         return cls(loaded.denoiser, codec, learned_end=learned_end, reading=reading, shortlist=shortlist)
 
-    @cached_property
+    @property
     def reader(self) -> Reader:
-        """Of the whole vocabulary; whoever brings a guide is read with this one."""
+        """Of the whole vocabulary; whoever brings a guide is read with this one. Each time with a memory of its own, so
+        that nobody's rows are taken for another's."""
+        return self._whole_reader.session()
+
+    @cached_property
+    def _whole_reader(self) -> DenoiserReader:
         return DenoiserReader(self.denoiser, pad_id=self.codec.pad_id, bias=self.bias, settings=self._reading)
 
     @cached_property
-    def _short_reader(self) -> Reader:
+    def _short_reader(self) -> DenoiserReader:
         return DenoiserReader(
             self.denoiser, pad_id=self.codec.pad_id, bias=self.bias, settings=self._reading, columns=self._shortlist
         )
@@ -155,7 +161,7 @@ class Generator:
         is_short = [self._is_short(canvas) for canvas in canvases]
         for short in sorted(set(is_short)):
             rows = [row for row, each in enumerate(is_short) if each == short]
-            reader = self._short_reader if short else self.reader
+            reader = self._short_reader.session() if short else self.reader
             part = [canvases[row] for row in rows]
             for step in denoise(reader, part, settings, mask_id=self.codec.mask_id, end_id=self.end_id):
                 yield replace(step, row=rows[step.row])
@@ -207,7 +213,10 @@ class Generator:
         """What keeps the constraints, and the first piece apart from the prompt."""
         begins = True if self._begins_word(request) else None
         if request.constraints:
-            return (self.keep(request.constraints, free, begins=begins, may_end=True),)
+            forbidden = frozenset[int]().union(
+                *(each.forbidden for each in request.guides if isinstance(each, PieceBias))
+            )
+            return (self.keep(request.constraints, free, begins=begins, may_end=True, forbidden=forbidden),)
         pieces = self.beginnings(begins)
         return () if pieces is None else (FirstPiece(free[0], pieces),)
 
@@ -215,8 +224,10 @@ class Generator:
         """Whether the completion must begin a word: after a space; and after a letter if words are counted or looked
         for, since constraints do not see that the prompt has begun one."""
         before = normalise_part(request.prompt)
-        if request.given is not None or not before.strip():
+        if request.given is not None:
             return False
+        if not before.strip():
+            return self.codec.is_wordpiece  # a text cannot begin with a piece that continues a word
         if before[-1].isspace():
             # Some tokenizers mark every word but a line's first.
             return self.codec.marks_first_word or before[-1] == " "
@@ -243,14 +254,14 @@ class Generator:
 
     def keep(
         self, constraints: Sequence[Constraint], where: Sequence[int], *, begins: bool | None = None,
-        may_end: bool = False,
+        may_end: bool = False, forbidden: frozenset[int] = frozenset(),
     ) -> SpanGuide:  # fmt: skip
         """A guide that keeps constraints on the text of a span; see :class:`SpanGuide`.
 
         Raises:
             InputError: they make no sense, contradict each other, or do not fit into the span.
         """
-        pieces = self.pieces(constraints, may_end=may_end)
+        pieces = self.pieces(constraints, may_end=may_end, forbidden=forbidden)
         return SpanGuide(pieces, where, begins=self.beginnings(begins))
 
     def beginnings(self, begins: bool | None) -> Bool[NDArray[np.bool_], " V"] | None:
@@ -260,13 +271,23 @@ class Generator:
         starts = self.codec.begins_word(len(self.bias))
         return starts if begins else ~starts
 
-    def pieces(self, constraints: Sequence[Constraint], *, may_end: bool = False) -> PieceAutomaton:
-        """Accepts the rows of pieces whose text keeps the constraints; any text if there is none."""
+    def pieces(
+        self, constraints: Sequence[Constraint], *, may_end: bool = False, forbidden: frozenset[int] = frozenset()
+    ) -> PieceAutomaton:
+        """Accepts the rows of pieces whose text keeps the constraints; any text if there is none.
+
+        Args:
+            forbidden: ids that may not be written: what is left to be written is then always a text without them.
+        """
         end_id = self.end_id if may_end else None
-        return self._automata.get((tuple(constraints), end_id), lambda: PieceAutomaton(
-            joint_automaton(constraints or [Regex("(?s:.*)")], self._alphabet), self.codec,
-            may_be_written=self.bias.numpy() > -np.inf, end_id=end_id,
-        ))  # fmt: skip
+
+        def make() -> PieceAutomaton:
+            may_be_written = self.bias.numpy() > -np.inf
+            may_be_written[list(forbidden)] = False
+            automaton = joint_automaton(constraints or [Regex("(?s:.*)")], self._alphabet)
+            return PieceAutomaton(automaton, self.codec, may_be_written=may_be_written, end_id=end_id)
+
+        return self._automata.get((tuple(constraints), end_id, forbidden), make)
 
     @cached_property
     def _alphabet(self) -> tuple[str, ...]:

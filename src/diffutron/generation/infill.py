@@ -22,8 +22,6 @@ from diffutron.generation.template import Row, Template, check_length, parse_tem
 
 MAX_GAP = 16
 """the longest that a gap of unknown length can be, in pieces"""
-_ASKED = -(2**40)
-"""where the rows of such questions begin, downwards: no row that is being filled bears such a number"""
 USUAL_GAP = 3
 """what stands for a gap whose length is still open while another is chosen"""
 
@@ -139,7 +137,7 @@ class Infiller:
             fits = len(row.ids) <= self.generator.denoiser.max_positions
             if fits and self._can_be(number, length):
                 tried.append(length)
-                looks.append(Look(_ASKED - len(looks), row.ids, row.gaps[number], row.gaps[number]))
+                looks.append(Look(len(looks), row.ids, row.gaps[number], row.gaps[number]))
         if not looks:
             raise InputError(
                 f"no length up to {self.max_gap} tokens suits gap {number + 1}: its constraints allow none, or the "
@@ -195,6 +193,6 @@ class Infiller:
         for number, where in enumerate(row.gaps):
             before = [token for token in step.tokens[: where[0]] if token not in codec.special_ids]
             new = codec.decode_after(before, [step.tokens[position] for position in where])
-            gaps.append(new.strip())
+            gaps.append(new.strip(" "))
             text += gaps[-1] + template.parts[number + 1]
         return Infilling(text, tuple(gaps), tuple(lengths), step.step, self.seed, step.failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Protocol
@@ -107,14 +108,15 @@ class Threshold(Pace):
 
 
 class Factor(Pace):
-    """The most tokens n for which (n + 1) (1 - confidence of the n-th) stays below ``below`` (arXiv:2505.22618)."""
+    """So many tokens as (n + 1) (1 - confidence of the n-th) stays below ``below`` for each of (arXiv:2505.22618)."""
 
     kind: Literal["factor"]
     below: float = Field(default=1.0, gt=0)
 
     def count(self, confidence: list[float], entropy: list[float], at_least: int) -> int:
-        sure = [n for n, each in enumerate(confidence, start=1) if (n + 1) * (1 - each) < self.below]
-        return max(at_least, *sure, 0)
+        # In another order than that of confidence, a sure token may follow one that is not.
+        sure = itertools.takewhile(lambda each: (each[0] + 1) * (1 - each[1]) < self.below, enumerate(confidence, 1))
+        return max(at_least, len(list(sure)))
 
 
 class EntropyBound(Pace):
@@ -225,7 +227,7 @@ def _named(arguments: dict[str, str]) -> BeforeValidator:
         if not isinstance(value, str):
             return value
         kind, _, number = value.partition(":")
-        return {"kind": kind, **({arguments.get(kind, "kind"): number} if number else {})}
+        return {"kind": kind, **({arguments[kind]: number} if number and kind in arguments else {})}
 
     return BeforeValidator(read)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -108,6 +109,14 @@ class DenoiserReader:
         if settings.int8 and self.device.type == "cpu":
             self.denoiser, self._decode = in_int8(denoiser), Int8Linear(weight, bias)
         self._rows: dict[int, _Row] = {}
+
+    def session(self) -> DenoiserReader:
+        """The same reader with a memory of its own, for rows that are read while others are."""
+        session = copy(self)
+        session._rows = {}
+        if isinstance(self._decode, FewRowsLinear):
+            session._decode = FewRowsLinear(self._decode.weight, self._decode.bias)
+        return session
 
     def start(self) -> None:
         self._rows.clear()

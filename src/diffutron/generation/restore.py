@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from diffutron.errors import DataError, InputError
 from diffutron.generation.generate import Generator
-from diffutron.generation.word_rows import Place, WordRows, diff_of, ids_of, places, replaced
+from diffutron.generation.word_rows import Place, WordRows, can_be_asked, diff_of, ids_of, places, replaced
 from diffutron.text import lower_tr, normalise
 from diffutron.text.harmony import vowel_clashes
 from diffutron.text.variants import marked_variants, misread, num_ambiguous, slips
@@ -181,7 +181,8 @@ class Restorer:
         return np.array(WEIGHTS[self.is_well_spelled is not None, self.lexicon is not None])
 
     def restore(self, text: str, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Restored:
-        """Restore a text; what stands between words stays, and so does a word that is longer than the model reads."""
+        """Restore a text; what stands between words stays, and so does a word that is longer than the model reads or
+        has characters that the vocabulary does not have."""
         found = self.candidates(text)
         windows = self.windows(found)
         done, total = 0, sum(map(len, windows))
@@ -208,7 +209,7 @@ class Restorer:
         codec, text = self.generator.codec, normalise(place.text)
         costs = {text: 0.0}
         itself = ids_of(text, codec, first=place.begins_line)
-        if len(place.gap) + len(itself) > self._room:  # too long to be asked about
+        if not can_be_asked(itself, codec) or len(place.gap) + len(itself) > self._room:
             return Candidates(place, [text], [itself], np.zeros((1, len(EVIDENCE))), np.zeros(1))
         if "letters" in self.faults:
             costs |= {form: added * math.log(loss) for form, added in marked_variants(text)}
@@ -224,7 +225,7 @@ class Restorer:
             # A dictionary is slow, and a long word can be many.
             for index in self._best(evidence, cost, _LOOKED_UP):
                 evidence[index, EVIDENCE.index("dictionary")] = self.is_well_spelled(forms[index])
-        kept = [index for index in self._best(evidence, cost, self.most) if not index or codec.unk_id not in ids[index]]
+        kept = [index for index in self._best(evidence, cost, self.most) if can_be_asked(ids[index], codec)]
         return Candidates(
             place, [forms[index] for index in kept], [ids[index] for index in kept], evidence[kept], cost[kept]
         )

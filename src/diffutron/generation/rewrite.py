@@ -11,7 +11,7 @@ from diffutron.generation.canvas import Canvas, DenoisingStep
 from diffutron.generation.constraints import Regex
 from diffutron.generation.generate import Generator
 from diffutron.generation.sampler import SamplerSettings, denoise
-from diffutron.generation.word_rows import WordRows, diff_of, ids_of, places, replaced, row_with_gaps
+from diffutron.generation.word_rows import WordRows, can_be_asked, diff_of, ids_of, places, replaced, row_with_gaps
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Rewritten:
 
     Attributes:
         changes: in order; ``start`` counts in the draft.
-        score_before: log probability of the draft's words, each given the rest, per word.
+        score_before: log probability of the draft's words, each given the rest, per word. Words that the vocabulary
+            cannot write are left as they are, and not counted.
         score_after: of the text's.
     """
 
@@ -75,15 +76,19 @@ def rewrite(
     if length > generator.denoiser.max_positions:
         raise InputError(f"the draft has {length} tokens, but the model reads at most "
                          f"{generator.denoiser.max_positions}; shorten it")  # fmt: skip
+    asked = [index for index, word in enumerate(words) if can_be_asked(word, codec)]
+    if not asked:
+        raise InputError("the draft holds no word that the vocabulary can write; give a text to rewrite")
     rows = WordRows(generator.reader, codec)
 
-    def scores(given: Sequence[tuple[int, ...]]) -> list[float]:
-        return [each[0] for each in rows.log_probs(gaps, given, [[word] for word in given])]
+    def scores(given: Sequence[tuple[int, ...]]) -> dict[int, float]:
+        candidates = [[word] if index in asked else [] for index, word in enumerate(given)]
+        found = rows.log_probs(gaps, given, candidates)
+        return {index: found[index][0] for index in asked}
 
     now = scores(words)
-    before = sum(now)
-    per_piece = [score / len(word) for score, word in zip(now, words, strict=True)]
-    weak = sorted(range(len(words)), key=lambda index: per_piece[index])[: max(1, round(share * len(words)))]
+    before = sum(now.values())
+    weak = sorted(asked, key=lambda index: now[index] / len(words[index]))[: max(1, round(share * len(asked)))]
     changes, current, total = list[Change](), list(words), before
     marked = [codec.marks_first_word or not each.begins_line for each in found]
     drawn = _draw(generator, gaps, words, marked, sorted(weak), settings, (seed, text_digest(draft)), on_step)
@@ -91,14 +96,14 @@ def rewrite(
         tried = [drawn[index] if place == index else word for place, word in enumerate(current)]
         if tried == current:
             continue
-        score = sum(scores(tried))
+        score = sum(scores(tried).values())
         if score > total:
             text = codec.decode(drawn[index]).strip()
             changes.append(Change(found[index].start, found[index].text, text, score - total))
             current, total = tried, score
     changes.sort(key=lambda each: each.start)
     text = replaced(draft, [(each.start, each.before, each.after) for each in changes])
-    return Rewritten(draft, text, tuple(changes), before / len(words), total / len(words))
+    return Rewritten(draft, text, tuple(changes), before / len(asked), total / len(asked))
 
 
 def _draw(

@@ -42,17 +42,17 @@ class SamplerSettings(Settings):
     """How many are: an even number, or ``threshold:0.9``, ``factor:1``, ``entropy:0.1`` for as many as are sure."""
     revision: RevisionSettings | None = None
     """Hide committed tokens again: ``cap:0.02``, ``rescale:0.05``, ``loop:0.02`` (ReMDM), ``p2:1``."""
-    repetition_penalty: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    repetition_penalty: float = Field(default=1.0, ge=1, le=1000, allow_inf_nan=False)
     """Divides the probability of tokens already generated."""
     no_repeat_ngram: int = Field(default=0, ge=0)
     """No run of so many tokens is generated twice; 0 allows it."""
-    end_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    end_penalty: float = Field(default=0.0, ge=-100, le=100, allow_inf_nan=False)
     """Nats taken from the end of a text wherever it may stand, against texts that end too early; below 0, given."""
-    well_formed: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    well_formed: float = Field(default=0.0, ge=0, le=100, allow_inf_nan=False)
     """Nats taken from a piece that breaks a Turkish word: wrong harmony, d after p, a capital inside, a non-word."""
     dictionary: Path | None = None
     """For ``well_formed``: a Hunspell dictionary that tells words from non-words; else the order of letters does."""
-    guidance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    guidance: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
     """Classifier-free guidance: how far to go beyond what the model says without the prompt; costs a second call."""
 
     @model_validator(mode="after")
@@ -93,7 +93,8 @@ def denoise(
     it. Fixed tokens never change.
 
     Args:
-        end_id: closes a document; once committed, everything to its right is dropped. ``None``: never drawn.
+        end_id: closes a document; once committed, everything to its right is dropped. ``None``: it closes none, and is
+            drawn where the reader lets it be.
     """
     denoising = Denoising(reader, mask_id=mask_id)
     for index, canvas in enumerate(canvases):

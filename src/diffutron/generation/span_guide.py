@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffutron.errors import InputError
-from diffutron.generation.automaton import Automaton
+from diffutron.generation.automaton import Automaton, merged_columns
 from diffutron.tokens.codec import TextCodec
 
 _DEAD = 0
@@ -55,26 +55,25 @@ class PieceAutomaton:
         for index in np.flatnonzero(usable):
             read[index, : len(texts[index])] = [columns[char] for char in texts[index]]
         # Pieces that read alike to the automaton share a group.
-        kinds, self.group = np.unique(read, axis=0, return_inverse=True)
-        self.group = np.concatenate([self.group.reshape(-1), np.full(unread, -1)])
+        kinds, group = np.unique(read, axis=0, return_inverse=True)
+        group = np.concatenate([group.reshape(-1), np.full(unread, -1)])
         size = len(automaton.table)
-        after = np.repeat(np.arange(size, dtype=np.int32)[:, None], len(kinds), axis=1)
+        after: Int[NDArray[np.int32], "S G"] = np.repeat(np.arange(size, dtype=np.int32)[:, None], len(kinds), axis=1)
         for place in range(longest):
             going = np.flatnonzero(kinds[:, place] >= 0)
             after[:, going] = automaton.table[after[:, going], kinds[going, place]]
         after[:, kinds[:, 0] < 0 if longest else slice(None)] = _DEAD
         nothing = np.zeros((size, 2), dtype=np.int32)
         after = np.concatenate([after, nothing], axis=1)  # two groups more: what cannot be read, and the end
-        self.group[self.group < 0] = len(kinds)
+        group[group < 0] = len(kinds)
         accepts = automaton.accepts
         if end_id is not None:
             after = np.concatenate([after, np.full((1, after.shape[1]), _DEAD, dtype=np.int32)])
             after[:-1, -1] = np.where(accepts, size, _DEAD)
-            self.group[end_id] = len(kinds) + 1
+            group[end_id] = len(kinds) + 1
             accepts = np.append(accepts, True)
-        same, inverse = np.unique(after, axis=1, return_inverse=True)
-        self.after: Int[NDArray[np.int32], "S G"] = same
-        self.group = inverse.reshape(-1)[self.group]
+        self.after, same = merged_columns(after)
+        self.group: NDArray[np.int32] = same[group]
         self.accepts: Bool[NDArray[np.bool_], " S"] = accepts
         self.ended = size if end_id is not None else None
 

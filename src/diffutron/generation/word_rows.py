@@ -45,6 +45,12 @@ def ids_of(word: str, codec: TextCodec, *, first: bool = False) -> tuple[int, ..
     return tuple(codec.encode(word) if first else codec.encode_inside(f" {word}"))
 
 
+def can_be_asked(ids: Sequence[int], codec: TextCodec) -> bool:
+    """Whether a word has pieces that stand for all of it; one of invisible characters, or of ones that the vocabulary
+    does not have, cannot be weighed against others."""
+    return bool(ids) and codec.unk_id not in ids
+
+
 def row_with_gaps(
     gaps: Sequence[tuple[int, ...]], words: Sequence[tuple[int, ...]], hidden: Mapping[int, int], codec: TextCodec
 ) -> tuple[list[int], dict[int, tuple[int, ...]]]:
@@ -123,7 +129,7 @@ class WordRows:
                 line += len(span)
                 for choice, ids in enumerate(candidates[index]):
                     if len(ids) == len(span):
-                        values = logits[lines, torch.tensor(ids)] - total[lines]
+                        values = logits[lines, torch.tensor(ids, dtype=torch.long)] - total[lines]
                         found[index][choice] = float(values.sum())
         return found
 

@@ -36,11 +36,11 @@ class ServeSettings(Settings):
     """Of a request."""
     header_seconds: float = Field(default=10.0, gt=0, le=60)
     """Until a request's headers are there, or its connection is closed."""
-    body_seconds: float = Field(default=20.0, gt=0)
+    body_seconds: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Until its body is."""
-    request_seconds: float = Field(default=300.0, gt=0)
+    request_seconds: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Until it is answered, or given up with 503."""
-    drain_seconds: float = Field(default=20.0, ge=0)
+    drain_seconds: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """For what is under way when the server is told to stop."""
 
     @model_validator(mode="after")
