@@ -115,7 +115,7 @@ def test_answers_are_judged_beside_the_baseline(run, place):
     assert result["num"] == 3
     assert set(result["models"]) == {"tiny", "nearest sentence"}
     assert set(result["models"]["tiny"]) == {
-        "followed", "answers", "exact", "f1", "chrf", "ended", "tagged", "unread",
+        "followed", "answers", "weights", "exact", "f1", "chrf", "ended", "tagged", "unread",
     }  # fmt: skip
     assert result["models"]["tiny"]["followed"]["num"] == 40
     assert set(result["differences"]["nearest sentence"]["chrf"]) == {"value", "low", "high", "p_value"}
