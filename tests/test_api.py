@@ -6,7 +6,7 @@ import pytest
 
 import diffutron
 from diffutron.errors import InputError, ModelError, RecipeError
-from diffutron.generation import Contains
+from diffutron.generation import Contains, Regex
 from diffutron.testing import TINY_TEXTS, tiny_folder
 
 
@@ -87,3 +87,19 @@ def test_two_streams_that_are_read_in_turns_are_what_each_is_alone(model):
 def test_settings_that_overflow_are_refused(model, setting):
     with pytest.raises(RecipeError, match=next(iter(setting))):
         model.generate("ev", max_new_tokens=2, **setting)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda lm: lm.infill("ev [MASK:2]", seed=-1), "the seed must be 0 or more, not -1"),
+        (lambda lm: lm.rewrite("ev ve deniz", seed=-1), "the seed must be 0 or more, not -1"),
+        (lambda lm: lm.infill("ev [MASK:2]", constraints={1: ["x"]}), "a constraint is one of .* not 'x'"),
+        (lambda lm: lm.infill("ev [MASK:2]", constraints={1: Regex("a")}), "constraints come in a list"),
+        (lambda lm: lm.infill("ev [MASK:2]", constraints={"1": [Regex("a")]}), "under its number, as 1, not under '1'"),
+        (lambda lm: lm.generate("ev", constraints=Regex("a")), "constraints come in a list"),
+    ],
+)
+def test_mistakes_in_seeds_and_constraints_are_told(model, call, says):
+    with pytest.raises(InputError, match=says):
+        call(model)

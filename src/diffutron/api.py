@@ -40,7 +40,7 @@ from diffutron.generation import (
 )
 from diffutron.generation import fill as fill_masks
 from diffutron.generation.chat import CHAT_SAMPLER, MAX_NEW_TOKENS, Chat, Reply, turns_of_messages
-from diffutron.generation.generate import check_num_samples, shortlist_of
+from diffutron.generation.generate import check_constraints, check_num_samples, shortlist_of
 from diffutron.generation.infill import INFILL_SAMPLER, MAX_GAP
 from diffutron.generation.restore import Lexicon, Restored, Restorer
 from diffutron.generation.well_formed import word_judge
@@ -123,6 +123,7 @@ class DiffusionLM:
             InputError: the prompt is longer than the context, or no text keeps the constraints.
             RecipeError: an unknown sampler setting.
         """
+        check_constraints(constraints)
         guides = (PieceBias(bias, self.codec),) if bias else ()
         requests = self._requests(prompt, max_new_tokens, num_samples, seed, tuple(constraints), guides)
         generator = self._generator(fast=fast, shortlist=shortlist)

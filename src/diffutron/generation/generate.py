@@ -83,11 +83,29 @@ class Request:
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
             raise InputError(f"a prompt is a text, not {self.prompt!r}")
-        for each in self.constraints:
-            if not isinstance(each, Constraint):
-                raise InputError(f"a constraint is one of diffutron.generation, as Contains('deniz') is, not {each!r}")
-        if self.seed < 0:
-            raise InputError(f"the seed must be 0 or more, not {self.seed}")
+        check_constraints(self.constraints)
+        check_seed(self.seed)
+
+
+def check_constraints(constraints: Sequence[Constraint]) -> None:
+    """
+    Raises:
+        InputError: something else than a list of them.
+    """
+    if isinstance(constraints, Constraint | str) or not isinstance(constraints, Sequence):
+        raise InputError(f"constraints come in a list, as [Contains('deniz')], not as {constraints!r}")
+    for each in constraints:
+        if not isinstance(each, Constraint):
+            raise InputError(f"a constraint is one of diffutron.generation, as Contains('deniz') is, not {each!r}")
+
+
+def check_seed(seed: int) -> None:
+    """
+    Raises:
+        InputError: it is negative.
+    """
+    if seed < 0:
+        raise InputError(f"the seed must be 0 or more, not {seed}")
 
 
 def check_num_samples(number: int) -> None:

@@ -14,7 +14,7 @@ from diffutron.errors import InputError
 from diffutron.generation.beliefs import Beliefs
 from diffutron.generation.canvas import Canvas, DenoisingStep
 from diffutron.generation.constraints import Constraint
-from diffutron.generation.generate import Generator, check_num_samples
+from diffutron.generation.generate import Generator, check_constraints, check_num_samples, check_seed
 from diffutron.generation.reader import Look
 from diffutron.generation.sampler import SamplerSettings, denoise
 from diffutron.generation.span_guide import SpanGuide
@@ -71,6 +71,13 @@ class Infiller:
     seed: int = 0
     max_gap: int = MAX_GAP
     given: Template | None = None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for number, constraints in self.constraints.items():
+            if not isinstance(number, int):
+                raise InputError(f"a gap's constraints stand under its number, as 1, not under {number!r}")
+            check_constraints(constraints)
 
     def fill(
         self, settings: SamplerSettings, *, num_samples: int = 1,

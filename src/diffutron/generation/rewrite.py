@@ -9,7 +9,7 @@ from diffutron.corpus.draws import text_digest
 from diffutron.errors import InputError
 from diffutron.generation.canvas import Canvas, DenoisingStep
 from diffutron.generation.constraints import Regex
-from diffutron.generation.generate import Generator
+from diffutron.generation.generate import Generator, check_seed
 from diffutron.generation.sampler import SamplerSettings, denoise
 from diffutron.generation.word_rows import WordRows, can_be_asked, diff_of, ids_of, places, replaced, row_with_gaps
 
@@ -63,10 +63,12 @@ def rewrite(
         share: of the words, the weakest so many.
 
     Raises:
-        InputError: an empty draft, or one that is longer than the model reads; ``share`` outside (0, 1].
+        InputError: an empty draft, or one that is longer than the model reads; ``share`` outside (0, 1], or a negative
+            seed.
     """
     if not 0 < share <= 1:
         raise InputError(f"the share of words to draw again must be above 0 and at most 1, not {share}")
+    check_seed(seed)
     codec = generator.codec
     found = places(draft, codec)
     if not found:
