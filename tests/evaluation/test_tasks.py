@@ -361,7 +361,7 @@ def test_labels_may_be_digits_and_one_that_is_no_choice_is_told_with_its_documen
     records = [{"text": f"Cümle {number}.", "label": str(number % 2)} for number in range(6)]
     [acc, _] = run_tasks(model_of(), ["ironytr"], data={"ironytr": write(tmp_path / "a.jsonl", *records)})
     assert acc.majority == 0.5
-    for label, kind in ((7, int), (-1, int), (None, int), ("evet", str)):
+    for label, kind in ((7, int), (3, int), (-1, int), (None, int), ("evet", str)):
         same_kind = [{**each, "label": kind(each["label"])} for each in records]
         file = write(tmp_path / "b.jsonl", *same_kind, {"text": "Cümle.", "label": label})
         with pytest.raises(DataError, match=rf"'ironytr': document 7 has the label {label!r}, and 2 choices"):

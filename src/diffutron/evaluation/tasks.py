@@ -30,6 +30,8 @@ from diffutron.evaluation.score import wilson_interval
 
 CETVEL = ("belebele_tr", "exams_tr", "ironytr", "news_cat", "mnli_tr", "sts_tr", "xcopa_tr")
 
+BROKEN = {"exams_tr": BAD_KEY}
+"""the label of documents that are broken in the data itself, and count as answered wrong, as CETVEL does it"""
 METRICS = ("acc", "acc_norm")
 ONE_ANSWER = 0.95
 """more of one answer than this is worth a word"""
@@ -153,7 +155,8 @@ def run_tasks(
     scores = []
     for name, task in tasks.items():
         samples = found["samples"][name]
-        documents = [_answered(model, task.doc_to_choice(each["doc"]), each) for each in samples]
+        broken = BROKEN.get(name)
+        documents = [_answered(model, task.doc_to_choice(each["doc"]), each, broken) for each in samples]
         metrics = [metric for metric in METRICS if metric in samples[0]["metrics"]]
         scores += [score_of(name, metric, documents, model) for metric in metrics]
     return scores
@@ -171,7 +174,7 @@ def _check_documents(name: str, task: Any, limit: int | None) -> None:
     for number, document in enumerate(itertools.islice(task.eval_docs, limit), 1):
         try:
             choices, label = task.doc_to_choice(document), task.doc_to_target(document)
-            right = right_choice(label, choices)
+            right = right_choice(label, choices, broken=BROKEN.get(name))
         except Exception as error:  # prompts are code of the task's
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DataError(f"task {name!r}: document {number} is not what the task expects ({found})") from error
@@ -179,17 +182,18 @@ def _check_documents(name: str, task: Any, limit: int | None) -> None:
             raise DataError(f"task {name!r}: document {number} has the label {label!r}, and {len(choices)} choices")
 
 
-def right_choice(label: Any, choices: Sequence[str]) -> int | None:
+def right_choice(label: Any, choices: Sequence[str], *, broken: int | None = None) -> int | None:
     """The number of the choice that a label names, by its text or its number; None if it names none.
 
-    EXAMS marks a document whose key is broken by a number that may be none of a choice; it is answered wrong.
+    Args:
+        broken: a number that marks a broken document, even where no choice has it; whatever is chosen is then wrong.
     """
     if isinstance(label, str) and label in choices:
         return choices.index(label)
     if isinstance(label, str) and label.isdecimal():
         label = int(label)
     is_number = isinstance(label, int | np.integer)
-    return int(label) if is_number and (0 <= label < len(choices) or label == BAD_KEY) else None
+    return int(label) if is_number and (0 <= label < len(choices) or label == broken) else None
 
 
 def score_of(task: str, metric: str, documents: Sequence[Answered], model: HarnessModel) -> TaskScore:
@@ -222,9 +226,11 @@ def _majority(documents: Sequence[Answered]) -> float | None:
     return None if answers_differ and most == len(documents) else most / len(documents)
 
 
-def _answered(model: HarnessModel, choices: Sequence[str], sample: Mapping[str, Any]) -> Answered:
-    right = right_choice(sample["target"], choices)
-    assert right is not None
+def _answered(
+    model: HarnessModel, choices: Sequence[str], sample: Mapping[str, Any], broken: int | None
+) -> Answered:  # fmt: skip
+    right = right_choice(sample["target"], choices, broken=broken)
+    assert right is not None  # as it was of all documents before any was answered
     # Metrics that need them put the choices without their context behind these.
     pairs = sample["arguments"][: len(choices)]
     return Answered(pairs[0][0], tuple(choices), tuple(model.estimate(*pair) for pair in pairs), right)
