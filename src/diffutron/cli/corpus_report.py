@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffutron.cli.report import page
+from diffutron.cli.report import Html, page, table
 from diffutron.storage import write_bytes
 
 
@@ -55,7 +55,7 @@ def _funnel(report: Mapping[str, Any]) -> str:
         left, size = left - number, size - report["dropped_bytes"].get(reason, 0)
         rows.append((reason, f"{number:,}", f"{left:,}", megabytes(size)))
     rows.append(("after cleaning", "", f"{report['kept']:,}", megabytes(report["bytes_kept"])))
-    return _table(("step", "documents dropped", "documents left", "left"), rows)
+    return table(("step", "documents dropped", "documents left", "left"), rows)
 
 
 _STEPS = (
@@ -75,14 +75,14 @@ def _sources(report: Mapping[str, Any]) -> str:
          *(f"{report['dropped_by_source'][reason].get(source, 0):,}" for reason in reasons))
         for source, number in report["read_by_source"].items()
     ]  # fmt: skip
-    return f'<div style="overflow-x:auto">{_table(("source", "read", "kept", *reasons), rows)}</div>'
+    return f'<div style="overflow-x:auto">{table(("source", "read", "kept", *reasons), rows)}</div>'
 
 
 def _licences(report: Mapping[str, Any]) -> str:
     rows = [
         (name, f"{number:,}", megabytes(report["license_bytes"][name])) for name, number in _by_size(report["licenses"])
     ]
-    return _table(("licence", "documents", "text"), rows)
+    return table(("licence", "documents", "text"), rows)
 
 
 def _bars(counts: Mapping[str, int], unit: str, *, by_size: bool = True) -> str:
@@ -90,25 +90,18 @@ def _bars(counts: Mapping[str, int], unit: str, *, by_size: bool = True) -> str:
         return "<p>None.</p>"
     most = max(counts.values())
     rows = [
-        (name, f"{number:,}", f'<div style="background:#2a9d8f;height:.8em;width:{8 * number / most:.2f}rem"></div>')
+        (
+            name,
+            f"{number:,}",
+            Html(f'<div style="background:#2a9d8f;height:.8em;width:{8 * number / most:.2f}rem"></div>'),
+        )
         for name, number in (_by_size(counts) if by_size else counts.items())
     ]
-    return _table(("", unit, ""), rows, raw_last=True)
+    return table(("", unit, ""), rows)
 
 
 def _by_size(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-
-
-def _table(head: Iterable[str], rows: Iterable[tuple[Any, ...]], *, raw_last: bool = False) -> str:
-    def cells(row: tuple[Any, ...]) -> str:
-        told = [escape(str(cell)) for cell in row]
-        if raw_last:
-            told[-1] = row[-1]
-        return "".join(f"<td>{cell}</td>" for cell in told)
-
-    top = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return "<table>\n<tr>" + top + "</tr>\n" + "\n".join(f"<tr>{cells(row)}</tr>" for row in rows) + "\n</table>"
 
 
 def _samples(samples: Mapping[str, list[dict[str, Any]]]) -> str:

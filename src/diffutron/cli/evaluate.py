@@ -96,18 +96,15 @@ def ppl(
 
     from diffutron.api import load
     from diffutron.evaluation.hiding import AtRate
-    from diffutron.evaluation.perplexity import by_group
+    from diffutron.evaluation.perplexity import by_group, check_same_tokenizer
     from diffutron.evaluation.perplexity import compare as compare_scores
     from diffutron.evaluation.word_frequency import count_words, perplexity_by_frequency
     from diffutron.model.checkpoint import weights_digest
 
     lm = load(model, adapters=adapter or ())
     other = load(against) if against else None
-    if other is not None and other.codec.fingerprint != lm.codec.fingerprint:
-        raise InputError(
-            f"{other.name} has another tokenizer than {lm.name}: their masked perplexities are not comparable; use "
-            "diffutron eval compare"
-        )
+    if other is not None:
+        check_same_tokenizer(other.name, other.codec, lm.name, lm.codec)
 
     def score(model: DiffusionLM, rate: float) -> MaskedPerplexity:
         show = ProgressLine().counter(f"eval ppl {rate:.0%} | {model.name}", "windows")
@@ -202,7 +199,6 @@ def bound(
     offline: OfflineOption = False,
 ) -> None:
     """The likelihood bound in bits per character, comparable between tokenizers."""
-
     texts = texts_of(data, text_field)
 
     from diffutron.api import load

@@ -23,7 +23,19 @@ from diffutron.cli.console import (
     print_json,
     texts_of,
 )
-from diffutron.cli.report import change, drawing, drawn, fill_block, interval, page, plot_loss, table, text_block, told
+from diffutron.cli.report import (
+    change,
+    drawing,
+    drawn,
+    fill_block,
+    interval,
+    page,
+    plot_loss,
+    table,
+    text_block,
+    told,
+    with_interval,
+)
 from diffutron.cli.report_sections import read_result, section
 from diffutron.storage import as_finite, write_bytes
 
@@ -203,7 +215,7 @@ def _bounds(result: dict[str, Any]) -> str:
                 continue
             from_before = ""
             if difference is not None:
-                from_before = f"{told(difference['value'], '+.3f')} ({interval(difference, '+.3f')})"
+                from_before = with_interval(difference, "+.3f")
             rows.append((
                 each["name"], model, told(bound["bits_per_character"], ".3f"), interval(bound, ".3f"), from_before,
                 told(bound["standard_error"], ".4f"), told(bound["nats_per_token"], ".3f"), bound["num_characters"],

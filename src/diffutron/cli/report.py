@@ -68,10 +68,18 @@ def page(title: str, body: str, *, language: str = "en") -> str:
     return _PAGE.format(title=escape(title), body=body, language=language)
 
 
+class Html(str):
+    """A cell that is no text."""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Text in cells, escaped."""
+    """Text in cells, escaped, or :class:`Html`."""
+
+    def inside(cell: object) -> str:
+        return cell if isinstance(cell, Html) else escape(str(cell))
+
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    lines += ["".join(f"<td>{inside(cell)}</td>" for cell in row) for row in rows]
     return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
 
 
@@ -92,22 +100,27 @@ def interval(found: Mapping[str, Any], form: str) -> str:
     return f"{found['low']:{form}} to {found['high']:{form}}"
 
 
+def with_interval(found: Mapping[str, Any], form: str) -> str:
+    """``value``, and ``low`` to ``high`` in brackets."""
+    return f"{told(found['value'], form)} ({interval(found, form)})"
+
+
 def change(difference: Mapping[str, Any]) -> str:
     """A difference in nats a hidden token as a share of the perplexity, with its interval."""
     from diffutron.evaluation.score import expm1
 
     ratio = {name: None if (nats := difference[name]) is None else expm1(nats) for name in ("value", "low", "high")}
-    return f"{told(ratio['value'], '+.1%')} ({interval(ratio, '+.1%')})"
+    return with_interval(ratio, "+.1%")
 
 
 def score_table(scores: list[tuple[str, dict[str, Any]]]) -> str:
     """Held-out perplexities, each under a name."""
-    head = "".join(
-        f"<th>{title}</th>"
-        for title in ("", "hidden", "masked perplexity", "95 % interval", "top-1", "texts", "hidden tokens")
-    )
-    rows = "\n".join(_row(name, score) for name, score in scores)
-    return f"<table>\n<tr>{head}</tr>\n{rows}\n</table>"
+    rows = [
+        (name, f"{score['mask_rate']:.0%}", told(score["perplexity"], ".2f"), interval(score, ".2f"),
+         told(score["top1"], ".1%"), score["num_texts"], score["num_masked"])
+        for name, score in scores
+    ]  # fmt: skip
+    return table(("", "hidden", "masked perplexity", "95 % interval", "top-1", "texts", "hidden tokens"), rows)
 
 
 def text_block(sample: dict[str, Any]) -> str:
@@ -158,16 +171,3 @@ def running_mean(values: list[float]) -> list[float]:
     for value in values:
         means.append(means[-1] + 0.1 * (value - means[-1]) if means else value)
     return means
-
-
-def _row(name: str, score: dict[str, Any]) -> str:
-    cells = (
-        name,
-        f"{score['mask_rate']:.0%}",
-        told(score["perplexity"], ".2f"),
-        interval(score, ".2f"),
-        told(score["top1"], ".1%"),
-        score["num_texts"],
-        score["num_masked"],
-    )
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from diffutron.cli.report import change, interval, table, text_block, told
+from diffutron.cli.report import change, interval, table, text_block, told, with_interval
 from diffutron.errors import InputError
 
 Result = dict[str, Any]
@@ -84,7 +84,7 @@ def _written(name: str, found: Result) -> str:
     def cell(score: Result, form: str) -> str:
         if "reason" in score:
             return f"not measured ({score['reason']})"
-        return told(score["value"], form) + ("" if score["low"] is None else f" ({interval(score, form)})")
+        return told(score["value"], form) if score["low"] is None else with_interval(score, form)
 
     samples, real = found["samples"], found["real"]
     rows = [(title, cell(samples[row], form), cell(real[row], form)) for row, title, form in ROWS]
@@ -98,7 +98,7 @@ def _probes(result: Result) -> str:
         if (each := result.get(name)) is None:
             continue
         difference = each.get("difference")
-        against = "" if difference is None else f"{told(difference['value'], '+.3f')} ({interval(difference, '+.3f')})"
+        against = "" if difference is None else with_interval(difference, "+.3f")
         chance = "" if "chance" not in each else told(max(each["chance"], each["majority"]), ".3f")
         rows.append((name, told(each["value"], ".3f"), interval(each, ".3f"), against, chance, each["num_train"],
                      each["num_test"], each["seed"], each["fingerprint"]))  # fmt: skip
@@ -110,10 +110,10 @@ def _probes(result: Result) -> str:
 def _chat(result: Result) -> str:
     from diffutron.cli.answers import COLUMNS
 
-    def cell(found: Result | None) -> str:
-        return "" if found is None else f"{told(found['value'], '.1%')} ({interval(found, '.1%')})"
-
-    rows = [(name, *(cell(own.get(column)) for column, _ in COLUMNS)) for name, own in result["models"].items()]
+    rows = [
+        (name, *(with_interval(own[column], ".1%") if own.get(column) else "" for column, _ in COLUMNS))
+        for name, own in result["models"].items()
+    ]
     return table((f"answers to {result['num']} questions, seed {result['seed']}", *dict(COLUMNS).values()), rows)
 
 
@@ -125,7 +125,7 @@ def _compare(result: Result) -> str:
         lossy = f"{each['num_lossy']} of {bound['num_texts']}" if each["num_lossy"] else ""
         rows.append((
             each["model"], f"{each['num_parameters']:,}", told(bound["bits_per_character"], ".3f"),
-            interval(bound, ".3f"), "" if bits is None else f"{told(bits['value'], '+.3f')} ({interval(bits, '+.3f')})",
+            interval(bound, ".3f"), "" if bits is None else with_interval(bits, "+.3f"),
             told(score["perplexity"], ".2f"), interval(score, ".2f"), "" if nats is None else change(nats),
             lossy, told(each["characters_per_second"], ",.0f"), f"{each['weight_bytes'] / 1e6:.0f} MB",
             bound["num_texts"], bound["fingerprint"],

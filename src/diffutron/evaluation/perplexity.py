@@ -152,6 +152,19 @@ def compare(before: MaskedPerplexity, after: MaskedPerplexity) -> Difference:
     return paired_difference(before.texts.nll, after.texts.nll, before.texts.num_masked, seed=before.seed)
 
 
+def check_same_tokenizer(before: str, its: TextCodec, after: str, codec: TextCodec) -> None:
+    """What :func:`compare` needs, before anything is measured.
+
+    Raises:
+        InputError: two models, by name, have different tokenizers.
+    """
+    if its.fingerprint != codec.fingerprint:
+        raise InputError(
+            f"{before} has another tokenizer than {after}: their masked perplexities are not comparable; leave it out, "
+            "or use diffutron eval compare"
+        )
+
+
 @dataclass(frozen=True)
 class GroupScore:
     """Masked perplexity of a part of the texts, or of the hidden tokens.

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 
 from diffutron.corpus.draws import text_digest
-from diffutron.errors import InputError
 from diffutron.evaluation.bound import LikelihoodBound, compare_bounds, likelihood_bound
 from diffutron.evaluation.convergence import Cost, convergence
-from diffutron.evaluation.perplexity import MaskedPerplexity, are_comparable, compare, masked_perplexity
+from diffutron.evaluation.perplexity import (
+    MaskedPerplexity,
+    are_comparable,
+    check_same_tokenizer,
+    compare,
+    masked_perplexity,
+)
 from diffutron.evaluation.questions import Question, ask_for_texts
 from diffutron.evaluation.score import Difference
 from diffutron.generation import Completion, Filled, Generator, Request, SamplerSettings, fill
@@ -146,11 +151,8 @@ def measure_model(
         InputError: ``before`` has another tokenizer.
     """
     codec = TextCodec(loaded.tokenizer)
-    if before is not None and TextCodec(before.tokenizer).fingerprint != codec.fingerprint:
-        raise InputError(
-            f"{before.name} has another tokenizer than {loaded.name}: their masked perplexities are not comparable; "
-            "leave --before out, or use diffutron eval compare"
-        )
+    if before is not None:
+        check_same_tokenizer(before.name, TextCodec(before.tokenizer), loaded.name, codec)
 
     def measured(model: Loaded, name: str, texts: Sequence[str]) -> _OfModel:
         def at_rate(texts: Sequence[str], rate: float) -> MaskedPerplexity:

@@ -248,17 +248,17 @@ def weights_digest(name: str, adapters: Sequence[Path | str] = ()) -> str | None
     """16 digits that change with the weights that :func:`load_model` would load; None where a hub keeps some of them,
     under a revision."""
     place = resolve_model(name)
-    folders = [weights_in(place) if isinstance(place, Path) else None]
-    below = list[str | None]()
-    for adapter in adapters:
-        folders.append(resolve_adapter(adapter))
-    if folders[0] is not None and (folders[0] / "adapter_config.json").is_file():
-        below.append(weights_digest(adapted_base(folders[0], name=name)))
-    if None in folders or None in below:
+    if not isinstance(place, Path):
         return None
-    files = [file for folder in folders if folder is not None for file in sorted(folder.glob("*.safetensors"))]
-    told = " ".join([*map(str, below), *map(file_digest, files)])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    folder, told = weights_in(place), list[str]()
+    if (folder / "adapter_config.json").is_file():
+        base = weights_digest(adapted_base(folder, name=name))
+        if base is None:
+            return None
+        told.append(base)
+    for each in (folder, *map(resolve_adapter, adapters)):
+        told += map(file_digest, sorted(each.glob("*.safetensors")))
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
 
 
 def save_model(

@@ -89,7 +89,6 @@ class Trained:
         return files
 
     def restore(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-        self.optimizers.prepare_state()
         for file, tensors in self.tensors().items():
             for name, tensor in tensors.items():
                 self.workers.assign(tensor, files[file][name])
