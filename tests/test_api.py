@@ -1,5 +1,7 @@
 """What Python users hand over by mistake is told in one line, as on the command line."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -78,6 +80,17 @@ def test_two_streams_that_are_read_in_turns_are_what_each_is_alone(model):
     alone = [list(model.stream(prompt, max_new_tokens=8)) for prompt in prompts]
     in_turns = zip(*(model.stream(prompt, max_new_tokens=8) for prompt in prompts), strict=True)
     assert list(zip(*in_turns, strict=True)) == [tuple(each) for each in alone]
+
+
+def test_a_stream_that_is_left_before_its_end_says_nothing_at_exit(folder):
+    """Python closes what is still suspended after torch is gone."""
+    script = f"""
+import diffutron
+stream = diffutron.load({str(folder)!r}).stream("ev", max_new_tokens=4)
+print(len(next(stream).text) > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.parametrize("setting", [

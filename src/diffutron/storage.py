@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -181,6 +182,13 @@ def check_new(folder: Path) -> None:
         raise InputError(f"{folder} is the folder that you are in; name one that is to be made")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; choose another folder")
+
+
+def strangers(folder: Path, own: re.Pattern[str]) -> list[Path]:
+    """What would be lost if ``folder`` were made anew: a file in its place, or what in it no name of ``own`` fits."""
+    if folder.is_dir():
+        return sorted(path for path in folder.iterdir() if not own.fullmatch(path.name))
+    return [folder] if folder.exists() else []
 
 
 def file_digest(path: Path) -> str:

@@ -5,6 +5,7 @@ import json
 import pytest
 import typer
 
+from diffutron.cli.generate import read_prompts
 from diffutron.cli.quality import generation
 from diffutron.errors import InputError
 from diffutron.model import load_model
@@ -125,3 +126,10 @@ def test_a_judge_is_surprised_in_nats_a_character(run, tmp_path):
 def test_texts_and_prompts_together_make_no_sense(run):
     with pytest.raises(InputError, match="give either --texts"):
         run(*SHORT, "--texts", "real.jsonl", "--prompts", "prompts.txt")
+
+
+def test_an_empty_prompt_of_a_record_is_a_prompt(tmp_path):
+    write(tmp_path / "prompts.jsonl", ["ev"])
+    with open(tmp_path / "prompts.jsonl", "a", encoding="utf-8") as stream:
+        stream.write('{"prompt": "", "text": "başka"}\n')
+    assert read_prompts(tmp_path / "prompts.jsonl") == ["ev", ""]

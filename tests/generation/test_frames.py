@@ -10,7 +10,7 @@ from diffutron.cli.watch import HIDDEN, Watcher
 from diffutron.errors import DataError, InputError
 from diffutron.generation import Generator, Request, SamplerSettings
 from diffutron.generation.frames import Frames, TraceFile, read_trace
-from diffutron.testing import tiny_codec, tiny_denoiser
+from diffutron.testing import tiny_codec, tiny_denoiser, tiny_folder
 
 CODEC = tiny_codec()
 REQUESTS = [Request("Ankara'da", 8, seed=1), Request("", 6, seed=2)]
@@ -66,6 +66,14 @@ def test_watching_shows_the_text_and_a_trace_keeps_it(tmp_path, terminal):
         assert "\x1b[" in shown.getvalue()
     else:
         assert shown.getvalue().splitlines() == [f"{f.row + 1}.{f.step:03d} {readable(f.cells)}" for f in expected]
+
+
+def test_each_draft_has_a_row_of_its_own(tmp_path, cli):
+    (tmp_path / "drafts.jsonl").write_text('{"prompt": "Ali eve gitti."}\n{"prompt": "deniz ve ev"}\n')
+    asked = ("--prompts", tmp_path / "drafts.jsonl", "--share", "1", "--trace", tmp_path / "trace.jsonl", "--watch")
+    cli("generate", "--revise", "--model", tiny_folder(tmp_path / "tiny"), *asked)
+    _, kept = read_trace(tmp_path / "trace.jsonl")
+    assert {each.row for each in kept} == {0, 1}
 
 
 def test_page_holds_every_step_and_lets_no_text_become_markup(tmp_path, cli):

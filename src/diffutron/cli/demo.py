@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ FILLS = (
     "Türkiye'nin en büyük [MASK] İstanbul'dur.",
     "Su, hidrojen ve [MASK] elementlerinden oluşur.",
 )
+_LEFT_BY_A_RUN = re.compile(r"rows|recipe\.yaml|run\.json|metrics\.jsonl|checkpoints|adapter|model")
 PROMPTS = ("Bir varmış bir yokmuş", "Türkiye'nin coğrafi bölgeleri", "")
 
 
@@ -114,12 +116,10 @@ def _own(run: Path, corpus: Path) -> Path:
         InputError: something else does.
     """
     from diffutron.errors import InputError
+    from diffutron.storage import strangers
 
     recipe = run / "recipe.yaml"
-    left = {path.name for path in run.iterdir()} if run.is_dir() else set[str]()
-    if left - {"rows", "recipe.yaml", "run.json", "metrics.jsonl", "checkpoints", "adapter", "model"} or (
-        recipe.is_file() and str(corpus) not in recipe.read_text(encoding="utf-8")
-    ):
+    if strangers(run, _LEFT_BY_A_RUN) or (recipe.is_file() and str(corpus) not in recipe.read_text(encoding="utf-8")):
         raise InputError(f"{run} holds what no demo has made; choose another folder with --out")
     return run
 

@@ -110,7 +110,8 @@ def generate(
     ) as watcher:
         if revise:
             drafts = [
-                loaded.rewrite(each, share=share, seed=seed, fast=fast, on_step=watcher, **settings) for each in asked
+                loaded.rewrite(each, share=share, seed=seed, fast=fast, on_step=watcher.of(row), **settings)
+                for row, each in enumerate(asked)
             ]
             show_rewritten(drafts, as_json=json)
             return
@@ -180,7 +181,7 @@ def read_prompts(file: Path) -> list[str]:
     if not file.is_file():
         raise DataError(f"prompt file {file} does not exist")
     if file.name.endswith((".jsonl", ".jsonl.gz")):
-        found = [record.get("prompt") or record.get("text") for _, record in read_records(file)]
+        found = [record.get("prompt", record.get("text")) for _, record in read_records(file)]
     else:
         try:
             found = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -66,6 +68,10 @@ class Watcher:
             return
         self._shown[frame.row] = coloured(frame)
         self._live.update(Text("\n").join(self._shown.values()), refresh=True)
+
+    def of(self, row: int) -> Callable[[DenoisingStep], None]:
+        """The same, for a text that is made alone and is number ``row`` of all that are asked for."""
+        return lambda step: self(replace(step, row=row))
 
 
 def plain(frame: Frame) -> str:

@@ -8,6 +8,7 @@ import importlib.metadata
 import itertools
 import json
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -33,16 +34,16 @@ from diffutron.corpus.steps import (
 )  # fmt: skip
 from diffutron.corpus.tally import Tally
 from diffutron.errors import DataError
-from diffutron.storage import appearing, file_digest, recover, refused, write_json
+from diffutron.storage import appearing, file_digest, recover, refused, strangers, write_json
 
 LIBRARIES = (
     "datatrove", "ftfy", "eldc", "py3langid", "xxhash", "numpy", "pyarrow", "tokenizers", "mwparserfromhell",
 )  # fmt: skip
 """whose versions may change what stays; not all are installed everywhere"""
-_PARTS = (
-    "train.jsonl.gz", "heldout.jsonl.gz", "quarantine.jsonl", "manifest.json", "report.json",
-    "report.html", ".report.html.tmp",  # the page is written afterwards, and may have been broken off
-)  # fmt: skip
+# The page is written afterwards, and may have been broken off.
+_PARTS = re.compile(
+    r"(train|heldout)\.jsonl\.gz|quarantine\.jsonl|(manifest|report)\.json|report\.html|\.report\.html\.tmp"
+)
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,8 @@ def _refuse_strangers(out: Path) -> None:
         open_corpus(out)
     except DataError:
         raise DataError(f"{out} exists and is not a corpus; choose another folder") from None
-    for path in out.iterdir():
-        if path.name not in _PARTS:
-            raise DataError(f"{path} is no part of a corpus and would be lost; move it, or choose another folder")
+    if others := strangers(out, _PARTS):
+        raise DataError(f"{others[0]} is no part of a corpus and would be lost; move it, or choose another folder")
 
 
 def open_corpus(folder: Path) -> BuiltCorpus:

@@ -225,7 +225,7 @@ class _Sampler:
     # What it does with what it sees
 
     @torch.no_grad()
-    def advance(self, rows: list[_Row], logits: Tensor) -> Iterator[DenoisingStep]:
+    def advance(self, rows: list[_Row], logits: Tensor) -> list[DenoisingStep]:
         """A step for every row, given the logits at what :meth:`looks` said."""
         logits = self._in_order(rows, logits)
         lines = [len(row.window) for row in rows]
@@ -255,12 +255,13 @@ class _Sampler:
         ids = tokens if self.reader.columns is None else self.reader.columns.to(tokens.device)[tokens]
         found = (ids, confidence, priority, entropy, closeness, is_open)
         columns = [each.tolist() for each in found]
-        start = 0
+        steps, start = list[DenoisingStep](), 0
         for row, count, more, scores, each in zip(rows, lines, standing, again, numbers, strict=True):
             lot = [column[start : start + count] for column in columns]
             start += count
-            yield self._commit(row, *lot, u=[float(each[2, row.rank[position]]) for position in more], standing=more,
-                               scores=scores)  # fmt: skip
+            u_again = [float(each[2, row.rank[position]]) for position in more]
+            steps.append(self._commit(row, *lot, u=u_again, standing=more, scores=scores))
+        return steps
 
     def _in_order(self, rows: list[_Row], logits: Tensor) -> Tensor:
         """Guided, and in each row the window's first, then those of committed positions."""

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffutron.errors import DataError
-from diffutron.storage import appearing, file_digest, write_json
+from diffutron.storage import appearing, file_digest, strangers, write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import NOTHING_LEFT, LongTexts, Rows
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 SHARD_TOKENS = 2**27
 _MANIFEST, _OFFSETS = "shards.json", "offsets.bin"
+_PARTS = re.compile(r"shards\.json|offsets\.bin|tokens-\d+\.bin")
 _LITTLE_ENDIAN = {"uint16": "<u2", "uint32": "<u4"}
 _OFFSET = "<i8"
 
@@ -95,7 +97,8 @@ def write_shards(
     Raises:
         DataError: there is no row, or ``folder`` holds something else. StorageError: the disk refused.
     """
-    _refuse_strangers(folder)
+    if others := strangers(folder, _PARTS):
+        raise DataError(f"{others[0]} is no part of token rows and would be lost; choose another folder for the rows")
     dtype = "uint16" if len(codec.starts_word) <= 2**16 and origin.chat is None else "uint32"
     with appearing(folder) as draft:
         written = _write_files(rows, draft, _LITTLE_ENDIAN[dtype], shard_tokens)
@@ -128,13 +131,6 @@ def open_shards(folder: Path, *, verify: bool = False) -> Rows:
         return Rows(tokens, offsets, known_fingerprint=manifest["fingerprint"], marked=marked)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _broken(folder / _MANIFEST, f"cannot be used ({error})") from None
-
-
-def _refuse_strangers(folder: Path) -> None:
-    """Only older rows may make room for newer ones."""
-    for path in folder.iterdir() if folder.is_dir() else [folder]:
-        if path.exists() and path.name not in (_MANIFEST, _OFFSETS) and not path.match("tokens-*.bin"):
-            raise DataError(f"{path} is no part of token rows and would be lost; choose another folder for the rows")
 
 
 def _write_files(rows: Iterable[Sequence[int]], folder: Path, dtype: str, shard_tokens: int) -> dict[str, Any]:

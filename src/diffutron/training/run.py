@@ -22,7 +22,7 @@ from diffutron.errors import CheckpointError, RecipeError, TrainingError
 from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import weights_digest
 from diffutron.model.names import weights_in
-from diffutron.storage import as_finite, refused, remove, write_bytes, write_json
+from diffutron.storage import as_finite, refused, remove, strangers, write_bytes, write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
 from diffutron.tokens.shards import open_shards
@@ -275,11 +275,8 @@ def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
     Raises:
         CheckpointError: something lies there that no run made, or another run that is to be gone on with.
     """
-    others = [] if (folder / "run.json").is_file() or not folder.is_dir() else sorted(
-        each.name for each in folder.iterdir() if not _BEFORE_THE_FIRST_STEP.fullmatch(each.name)
-    )  # fmt: skip
-    if others:
-        raise CheckpointError(f"{folder} holds {others[0]!r} and no run; choose another run folder with --out")
+    if not (folder / "run.json").is_file() and (others := strangers(folder, _BEFORE_THE_FIRST_STEP)):
+        raise CheckpointError(f"{folder} holds {others[0].name!r} and no run; choose another run folder with --out")
     store = CheckpointStore(folder / "checkpoints", identity={"recipe": _identity_of(recipe)}, keep=1)
     if resume is not Resume.AUTO or (before := store.last_run()) is None:
         return
