@@ -44,59 +44,54 @@ ESTIMATOR_TEXTS, ESTIMATOR_TOKENS = 24, 32
 
 
 @dataclass(frozen=True)
-class _OfModel:
-    """What one model gets on a set."""
+class Scores:
+    """What a model gets on a set of texts.
+
+    Attributes:
+        score: masked perplexity of all of them at ``CARD_RATE``.
+        curve: masked perplexity at each of ``MASK_RATES``, of some of them.
+        bound: of those of the curve.
+    """
 
     score: MaskedPerplexity
     curve: list[MaskedPerplexity]
     bound: LikelihoodBound
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "score": self.score.as_dict(), "curve": [each.as_dict() for each in self.curve],
+            "bound": self.bound.as_dict(),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SetScores:
-    """One set of texts.
-
-    Attributes:
-        score: masked perplexity of all its texts at ``CARD_RATE``.
-        before: the same of the model it was made from; None if there is none.
-        difference: from ``before``, in nats a hidden token; None if its texts are cut elsewhere.
-        curve: masked perplexity at each of ``MASK_RATES``, of some of the texts.
-        curve_before: the same of the model it was made from; empty if there is none.
-        bound: of the texts of the curve.
-        bound_before: the same of the model it was made from; None if there is none.
-        bound_difference: from ``bound_before``, in bits a character.
-    """
+    """A set of texts: the model, and beside it the one that it was made from, if there is one."""
 
     name: str
-    score: MaskedPerplexity
-    before: MaskedPerplexity | None
-    difference: Difference | None
-    curve: list[MaskedPerplexity]
-    curve_before: list[MaskedPerplexity]
-    bound: LikelihoodBound
-    bound_before: LikelihoodBound | None
-    bound_difference: Difference | None
+    own: Scores
+    before: Scores | None
 
-    @classmethod
-    def of(cls, name: str, own: _OfModel, before: _OfModel | None) -> SetScores:
-        if before is None:
-            return cls(name, own.score, None, None, own.curve, [], own.bound, None, None)
-        are_alike = are_comparable(before.score, own.score)
-        return cls(
-            name, own.score, before.score, compare(before.score, own.score) if are_alike else None, own.curve,
-            before.curve, own.bound, before.bound, compare_bounds(before.bound, own.bound),
-        )  # fmt: skip
+    @property
+    def difference(self) -> Difference | None:
+        """In nats a hidden token; None where the two cut the texts elsewhere."""
+        if self.before is None or not are_comparable(self.before.score, self.own.score):
+            return None
+        return compare(self.before.score, self.own.score)
+
+    @property
+    def bound_difference(self) -> Difference | None:
+        """In bits a character."""
+        return compare_bounds(self.before.bound, self.own.bound) if self.before is not None else None
 
     def as_dict(self) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"score": None, "curve": [], "bound": None}
+        before = self.before.as_dict() if self.before is not None else nothing
         return {
-            "name": self.name, "score": self.score.as_dict(),
-            "before": self.before.as_dict() if self.before is not None else None,
-            "difference": asdict(self.difference) if self.difference is not None else None,
-            "curve": [each.as_dict() for each in self.curve],
-            "curve_before": [each.as_dict() for each in self.curve_before],
-            "bound": self.bound.as_dict(),
-            "bound_before": self.bound_before.as_dict() if self.bound_before is not None else None,
-            "bound_difference": asdict(self.bound_difference) if self.bound_difference is not None else None,
+            "name": self.name, **self.own.as_dict(),
+            "before": before["score"], "curve_before": before["curve"], "bound_before": before["bound"],
+            "difference": asdict(each) if (each := self.difference) is not None else None,
+            "bound_difference": asdict(each) if (each := self.bound_difference) is not None else None,
         }  # fmt: skip
 
 
@@ -154,7 +149,7 @@ def measure_model(
     if before is not None:
         check_same_tokenizer(before.name, TextCodec(before.tokenizer), loaded.name, codec)
 
-    def measured(model: Loaded, name: str, texts: Sequence[str]) -> _OfModel:
+    def measured(model: Loaded, name: str, texts: Sequence[str]) -> Scores:
         def at_rate(texts: Sequence[str], rate: float) -> MaskedPerplexity:
             return masked_perplexity(model.denoiser, codec, texts, mask_rate=rate, seed=seed)
 
@@ -168,13 +163,13 @@ def measure_model(
         for done, rate in enumerate(MASK_RATES, start=1):
             curve.append(score if rate == CARD_RATE and some is texts else at_rate(some, rate))
             on_progress(f"{name}: {model.name} by mask rate", done, len(MASK_RATES))
-        return _OfModel(score, curve, bound)
+        return Scores(score, curve, bound)
 
     scores = []
     for name, texts in sets.items():
         own = measured(loaded, name, texts)
         theirs = measured(before, name, texts) if before is not None else None
-        scores.append(SetScores.of(name, own, theirs))
+        scores.append(SetScores(name, own, theirs))
 
     generator = Generator.of(loaded, codec)
     most = loaded.denoiser.max_positions - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -179,12 +180,10 @@ def execute(
             return
         scores = evaluate()
         if workers.is_first:
-            records.keep_until(cursor.step + 1, without_scores_at=cursor.step)
             records.write({"step": cursor.step, "tokens": cursor.tokens, **scores})
 
     def note(record: StepRecord) -> None:
         if workers.is_first:
-            records.keep_until(record.step)
             records.write(vars(record))
 
     def dump(bad: BadStep) -> None:
@@ -238,35 +237,34 @@ def diffusion_config(run: Run) -> dict[str, Any]:
 
 
 class _MetricsFile:
-    """JSON lines, one write each; steps that a resumed run does again replace the old ones."""
+    """JSON lines, one write each; what a resumed run does again replaces what it had written of it."""
 
     def __init__(self, path: Path, on_record: Callable[[dict[str, Any]], None]) -> None:
-        self.path, self.on_record, self.checked = path, on_record, False
-
-    def keep_until(self, step: int, *, without_scores_at: int | None = None) -> None:
-        """Before the first new record: drop what an interrupted run wrote after its last checkpoint."""
-        if self.checked or not self.path.exists():
-            self.checked = True
-            return
-        self.checked = True
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-                again = record["step"] == without_scores_at and "loss" not in record
-                if record["step"] < step and not again:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue  # a line cut by a kill
-        write_bytes(self.path, "".join(kept).encode())
+        self.path, self.on_record, self.has_begun = path, on_record, False
 
     def write(self, record: dict[str, Any]) -> None:
+        if not self.has_begun and self.path.exists():
+            self._drop_from(self._order(record))
+        self.has_begun = True
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(as_finite(record), allow_nan=False) + "\n")
         except OSError as error:
             raise refused(self.path, error) from None
         self.on_record(record)
+
+    def _drop_from(self, first: tuple[int, bool]) -> None:
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # a line cut by a kill
+                if self._order(json.loads(line)) < first:
+                    kept.append(line + "\n")
+        write_bytes(self.path, "".join(kept).encode())
+
+    @staticmethod
+    def _order(record: dict[str, Any]) -> tuple[int, bool]:
+        """A step comes before the scores that are measured after it."""
+        return record["step"], "loss" not in record
 
 
 def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
