@@ -362,7 +362,7 @@ def test_a_missing_source_is_found_before_anything_is_read(tmp_path, source, out
     def refuse(*_):
         raise AssertionError("read before looking")
 
-    monkeypatch.setattr("diffutron.corpus.steps.read_records", refuse)
+    monkeypatch.setattr("diffutron.corpus.source_records.read_records", refuse)
     with pytest.raises(DataError, match=r"yok\.jsonl does not exist"):
         build_corpus(recipe(source, tmp_path / "yok.jsonl"), out)
     assert tree(out.parent) == finished

@@ -7,19 +7,17 @@ import torch
 
 from diffutron.errors import DataError, InputError
 from diffutron.evaluation import probes, score
+from diffutron.evaluation.linear import fit_ridge, fit_softmax, spearman
 from diffutron.evaluation.probes import (
     Correlation,
     Examples,
     compare_accuracies,
     compare_correlations,
     finite,
-    fit_ridge,
-    fit_softmax,
     probe_labels,
     probe_similarity,
     read_examples,
     sentence_vectors,
-    spearman,
 )
 from diffutron.evaluation.score import wilson_interval
 from diffutron.testing import TINY_TEXTS, tiny_codec, tiny_denoiser

@@ -10,51 +10,46 @@ publish the parts end to end, the report and the manifest
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import hashlib
-import io
 import itertools
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import zstandard
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from numpy.typing import NDArray
 
+from diffutron.corpus.between import (
+    END,
+    KEY,
+    REASONS,
+    Beat,
+    Part,
+    document_ids,
+    keys_of_partition,
+    number_in_task,
+    packing,
+    read_texts_of,
+    rows_of_task,
+    write_array,
+)
 from diffutron.corpus.clean import Cleaner, lacks_turkish_letters
 from diffutron.corpus.contamination import ContaminationIndex
 from diffutron.corpus.conversations import messages_of, text_of, turns_of
 from diffutron.corpus.draws import draw, text_digest, uniform
 from diffutron.corpus.duplicates import MinHash, all_but_one, clusters, exact_key, paragraph_keys, repeated
 from diffutron.corpus.filters import TextView, build_filters
-from diffutron.corpus.plan import Plan, Task
-from diffutron.corpus.read import LONGEST_LINE, Fault, OnFault, Place, digest_of, read_all, read_records
-from diffutron.corpus.settings import CorpusSettings, EvaluationSetSettings, SourceSettings, Value
+from diffutron.corpus.plan import Plan
+from diffutron.corpus.read import LONGEST_LINE, Fault, OnFault, Place, digest_of, read_all
+from diffutron.corpus.settings import CorpusSettings, EvaluationSetSettings, SourceSettings
+from diffutron.corpus.source_records import is_asked_for, records_of, share_of_records
 from diffutron.corpus.tally import Sample, Tally
 from diffutron.corpus.token_length import TokenLength
 from diffutron.errors import DataError
 from diffutron.storage import write_json, writing
 from diffutron.text import normalise
-
-KEY = np.dtype([("key", "<u8"), ("id", "<u8")])
-"""a key of a document, and the document's id"""
-END = np.dtype([("id", "<u8"), ("reason", "u1")])
-REASONS = ("exact duplicate", "near duplicate", "above the cap")
-
-
-def document_ids(task: int, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The ids of a task's documents by their numbers: ordered as sources, files and records are."""
-    return numbers | np.uint64(task << 32)
-
-
-def number_in_task(document_id: int) -> int:
-    return document_id & 0xFFFFFFFF
 
 
 class Step(PipelineStep):  # type: ignore[misc]
@@ -100,9 +95,9 @@ class ReadRecords(Step):
                 line = json.dumps({"place": fault.place, "reason": fault.reason}, ensure_ascii=False)
                 faults.write((line + "\n").encode("utf-8"))
 
-            records = _records(source, task, on_fault, place)
+            records = records_of(source, task, on_fault, place)
             beat = Beat(self.plan.file("progress", rank, "json"))
-            for where, record in itertools.islice(records, _share_of_records(source, task)):
+            for where, record in itertools.islice(records, share_of_records(source, task)):
                 document = self._document(where, record, source, on_fault)
                 if document is not None:
                     yield document
@@ -112,7 +107,7 @@ class ReadRecords(Step):
     def _document(
         self, place: str, record: dict[str, Any], source: SourceSettings, on_fault: OnFault
     ) -> Document | None:
-        matches, text, own = _matches(record, source), record.get(source.text_field), dict[str, Any]()
+        matches, text, own = is_asked_for(record, source), record.get(source.text_field), dict[str, Any]()
         if matches and source.group_field is not None:
             if source.group_field not in record:
                 on_fault(Fault(place, f"has no field {source.group_field!r} to be grouped by"))
@@ -243,7 +238,7 @@ class KeepTexts(Step):
         duplicates = None if self.settings.duplicates == "none" else self.settings.duplicates
         minhash = MinHash(duplicates) if duplicates is not None and duplicates.near else None
         exact, near, paragraphs, draws = list[int](), list[NDArray[np.uint64]](), list[tuple[int, int]](), list[int]()
-        with writing(self.plan.file("texts", rank, "jsonl.zst")) as raw, _packing(raw) as stream:
+        with writing(self.plan.file("texts", rank, "jsonl.zst")) as raw, packing(raw) as stream:
             for document in data:
                 record = {"text": document.text, **document.metadata}
                 line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
@@ -383,14 +378,14 @@ class WriteParts(Step):
 
     def _ends(self, rank: int) -> Iterator[tuple[int, int]]:
         table = np.load(self.plan.file("ends", 0, "npy"), mmap_mode="r")
-        for row in table[_rows_of_task(table["id"], rank)]:
+        for row in table[rows_of_task(table["id"], rank)]:
             yield number_in_task(int(row["id"])), int(row["reason"])
 
     def _pruned(self, rank: int) -> dict[int, set[int]]:
         pruned: dict[int, set[int]] = {}
         for file in self.plan.partitions("pruned"):
             table = np.load(file, mmap_mode="r") if file.stat().st_size > 200 else np.load(file)
-            for row in table[_rows_of_task(table["id"], rank)]:
+            for row in table[rows_of_task(table["id"], rank)]:
                 pruned.setdefault(number_in_task(int(row["id"])), set()).add(int(row["key"]))
         return pruned
 
@@ -426,79 +421,6 @@ class WriteParts(Step):
 
 def is_heldout(document: Document, settings: CorpusSettings) -> bool:
     return uniform(document.metadata.get("group", document.text), settings.seed, "split") < settings.heldout_share
-
-
-class Part:
-    """A gzip file of records, written whole or not at all; equal records make equal bytes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._digest = path, hashlib.sha256()
-
-    def __enter__(self) -> Part:
-        self._stack = contextlib.ExitStack()
-        raw = self._stack.enter_context(writing(self.path))
-        # No name and no time in the header.
-        self._stream = self._stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-
-    def write(self, record: dict[str, Any]) -> None:
-        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
-        self._digest.update(line)
-        self._stream.write(line)
-
-    @property
-    def digest(self) -> str:
-        return self._digest.hexdigest()
-
-
-class Beat:
-    """Says at most once a second, in a file, how far a task is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._next = path, 0.0
-
-    def __call__(self, share: float, read: int, *, last: bool = False) -> None:
-        if last or time.monotonic() >= self._next:
-            self._next = time.monotonic() + 1
-            write_json(self.path, [share, read], indent=None)
-
-
-def write_array(path: Path, values: NDArray[Any]) -> None:
-    with writing(path) as stream:
-        np.save(stream, values, allow_pickle=False)
-
-
-def _packing(raw: IO[bytes]) -> Any:
-    return zstandard.ZstdCompressor(level=1).stream_writer(raw, closefd=False)
-
-
-def read_texts_of(plan: Plan, rank: int) -> Iterator[Document]:
-    """The documents that a task's :class:`KeepTexts` wrote."""
-    with zstandard.open(plan.file("texts", rank, "jsonl.zst"), "rb") as stream:
-        for line in io.BufferedReader(stream):
-            record = json.loads(line)
-            yield Document(record.pop("text"), "", metadata=record)
-
-
-def keys_of_partition(plan: Plan, kind: str, partition: int) -> NDArray[Any]:
-    """The keys of all tasks that lie in one of the plan's equal parts of the 64-bit numbers."""
-    low, high = ((partition + step) * 2**64 // plan.num_partitions for step in (0, 1))
-    parts = [np.empty(0, dtype=KEY)]
-    for file in plan.files(f"keys-{kind}", "npy"):
-        table = np.load(file, mmap_mode="r") if file.stat().st_size > 4096 else np.load(file)
-        keys = table["key"]
-        start = int(np.searchsorted(keys, np.uint64(low)))
-        end = len(keys) if high == 2**64 else int(np.searchsorted(keys, np.uint64(high)))
-        parts.append(np.array(table[start:end]))
-    return np.concatenate(parts)
-
-
-def _rows_of_task(ids: NDArray[np.uint64], rank: int) -> slice:
-    firsts = [document_ids(task, np.zeros(1, np.uint64)) for task in (rank, rank + 1)]
-    return slice(*np.searchsorted(ids, np.concatenate(firsts)).tolist())
 
 
 def without_paragraphs(text: str, keys: set[int], minimum: int) -> str:
@@ -546,51 +468,3 @@ def contamination_index(plan: Plan) -> ContaminationIndex | None:
 
 def _index_file(plan: Plan) -> Path:
     return plan.folder / "evaluation" / "index.npz"
-
-
-def _share_of_records(source: SourceSettings, task: Task) -> int | None:
-    """How many of a file's first ``max_records`` are in the task's stripe."""
-    if source.max_records is None:
-        return None
-    return sum(task.stripe.holds(number) for number in range(1, source.max_records + 1))
-
-
-def _matches(record: dict[str, Any], source: SourceSettings) -> bool:
-    def is_one_of(key: str, values: list[Value]) -> bool:
-        return _spelled(record.get(key)) in map(_spelled, values)
-
-    return all(is_one_of(*each) for each in source.where.items()) and not any(
-        is_one_of(*each) for each in source.exclude.items()
-    )
-
-
-def _spelled(value: Any) -> str | None:
-    """As a text: 1, 1.0 and "1" are the same, true and "true", but not 1 and true; None for what is no single value."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, str | int | float) else None
-
-
-def _records(
-    source: SourceSettings, task: Task, on_fault: Callable[[Fault], None], place: Place
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    if task.file is not None:
-        return read_records(task.file, on_fault, task.stripe, place)
-    return _hub_records(source)
-
-
-def _hub_records(source: SourceSettings) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        from datasets.load import load_dataset
-    except ImportError:
-        raise DataError("reading from the hub needs: pip install 'diffutron[data]'") from None
-    assert source.hub is not None
-    try:
-        rows = load_dataset(source.hub, source.config, split=source.split, revision=source.revision, streaming=True)
-        for number, row in enumerate(rows, start=1):
-            yield f"{source.hub}:{number}", dict(row)
-    except Exception as error:  # datasets raises a dozen kinds, from httpx's to its own
-        line = " ".join(str(error).split())[:160]
-        raise DataError(f"data set {source.hub} cannot be read from the hub: {line}") from None

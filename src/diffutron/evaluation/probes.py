@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from diffutron.corpus import Fault, files_of, read_records
 from diffutron.corpus.read import warn_of_fault
 from diffutron.errors import DataError, InputError
+from diffutron.evaluation.linear import Linear, correlation_of, fit_ridge, fit_softmax, ranks_of, spearman
 from diffutron.evaluation.questions import window_tokens
 from diffutron.evaluation.score import (
     PERMUTATIONS,
@@ -245,10 +245,10 @@ def compare_correlations(before: Correlation, after: Correlation) -> Difference:
     """
     _check_same(before, after)
     size, seed = len(before.gold), before.seed
-    gold, one, other = (_ranks(values) for values in (before.gold, before.predictions, after.predictions))
+    gold, one, other = (ranks_of(values) for values in (before.gold, before.predictions, after.predictions))
 
     def above(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-        return _correlation(_ranks(other), gold) - _correlation(_ranks(one), gold)
+        return correlation_of(ranks_of(other), gold) - correlation_of(ranks_of(one), gold)
 
     found = above(one, other)
     low, high = bootstrap(
@@ -305,73 +305,6 @@ def _last_hidden_states(denoiser: Denoiser, rows: list[NDArray[np.int64]]) -> ND
     device, segments = next(denoiser.parameters()).device, Segments(tuple(map(len, rows)))
     states = denoiser.hidden_states(torch.from_numpy(np.concatenate(rows))[None].to(device), segments=segments)
     return states[0].double().cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear model on standardised features."""
-
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-
-    def __call__(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of shape [examples, outputs]."""
-        outputs: NDArray[np.float64] = (features - self.mean) / self.spread @ self.weight + self.bias
-        return outputs
-
-
-def fit_softmax(
-    features: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int, *, penalty: float
-) -> Linear:
-    """Multinomial logistic regression: the mean cross-entropy + ``penalty`` / 2 · |weight|², at its minimum."""
-    mean, spread = _standard(features)
-    x, y = torch.from_numpy((features - mean) / spread), torch.from_numpy(labels)
-    weight = torch.zeros(x.shape[1], num_classes, dtype=x.dtype, requires_grad=True)
-    bias = torch.zeros(num_classes, dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=300, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(x @ weight + bias, y) + penalty / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    return Linear(mean, spread, weight.detach().numpy(), bias.detach().numpy())
-
-
-def fit_ridge(features: NDArray[np.float64], targets: NDArray[np.float64], penalty: float) -> Linear:
-    """The mean squared error + ``penalty`` · |weight|², at its minimum."""
-    mean, spread = _standard(features)
-    x, level = (features - mean) / spread, targets.mean(keepdims=True)
-    scatter = x.T @ x / len(x) + penalty * np.eye(x.shape[1])
-    return Linear(mean, spread, np.linalg.solve(scatter, x.T @ (targets - level) / len(x))[:, None], level)
-
-
-def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Rank correlation, equal values sharing their mean rank; 0 where one side is constant and orders nothing."""
-    return _correlation(_ranks(one), _ranks(other))
-
-
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    a, b = one - one.mean(), other - other.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size else 0.0
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[group]
-    return ranks
-
-
-def _standard(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    spread = features.std(axis=0)
-    return features.mean(axis=0), np.where(spread > 0, spread, 1.0)
 
 
 def _tuned(
