@@ -131,5 +131,5 @@ def test_texts_and_prompts_together_make_no_sense(run):
 def test_an_empty_prompt_of_a_record_is_a_prompt(tmp_path):
     write(tmp_path / "prompts.jsonl", ["ev"])
     with open(tmp_path / "prompts.jsonl", "a", encoding="utf-8") as stream:
-        stream.write('{"prompt": "", "text": "başka"}\n')
-    assert read_prompts(tmp_path / "prompts.jsonl") == ["ev", ""]
+        stream.write('{"prompt": "", "text": "başka"}\n{"prompt": null, "text": "deniz"}\n')
+    assert read_prompts(tmp_path / "prompts.jsonl") == ["ev", "", "deniz"]

@@ -19,8 +19,8 @@ FILLS = (
     "Türkiye'nin en büyük [MASK] İstanbul'dur.",
     "Su, hidrojen ve [MASK] elementlerinden oluşur.",
 )
-_LEFT_BY_A_RUN = re.compile(r"rows|recipe\.yaml|run\.json|metrics\.jsonl|checkpoints|adapter|model")
 PROMPTS = ("Bir varmış bir yokmuş", "Türkiye'nin coğrafi bölgeleri", "")
+_LEFT_BY_A_RUN = re.compile(r"rows|recipe\.yaml|run\.json|metrics\.jsonl|checkpoints|adapter|model")
 
 
 def demo(

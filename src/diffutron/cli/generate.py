@@ -181,7 +181,8 @@ def read_prompts(file: Path) -> list[str]:
     if not file.is_file():
         raise DataError(f"prompt file {file} does not exist")
     if file.name.endswith((".jsonl", ".jsonl.gz")):
-        found = [record.get("prompt", record.get("text")) for _, record in read_records(file)]
+        records = [record for _, record in read_records(file)]
+        found = [each.get("text") if each.get("prompt") is None else each["prompt"] for each in records]
     else:
         try:
             found = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

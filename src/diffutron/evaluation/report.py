@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,14 +73,14 @@ class SetScores:
     own: Scores
     before: Scores | None
 
-    @property
+    @cached_property
     def difference(self) -> Difference | None:
         """In nats a hidden token; None where the two cut the texts elsewhere."""
         if self.before is None or not are_comparable(self.before.score, self.own.score):
             return None
         return compare(self.before.score, self.own.score)
 
-    @property
+    @cached_property
     def bound_difference(self) -> Difference | None:
         """In bits a character."""
         return compare_bounds(self.before.bound, self.own.bound) if self.before is not None else None

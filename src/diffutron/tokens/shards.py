@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 SHARD_TOKENS = 2**27
 _MANIFEST, _OFFSETS = "shards.json", "offsets.bin"
-_PARTS = re.compile(r"shards\.json|offsets\.bin|tokens-\d+\.bin")
+_PARTS = re.compile(rf"{re.escape(_MANIFEST)}|{re.escape(_OFFSETS)}|tokens-.*\.bin")
 _LITTLE_ENDIAN = {"uint16": "<u2", "uint32": "<u4"}
 _OFFSET = "<i8"
 
