@@ -173,6 +173,17 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path}: there is no folder {path.parent}")
 
 
+def check_folder(folder: Path) -> None:
+    """
+    Raises:
+        InputError: ``folder`` can be none: it, or what it would lie in, is a file.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            within = "" if place == folder else f", and {folder} cannot lie in it"
+            raise InputError(f"{place} is a file{within}; choose another folder")
+
+
 def check_new(folder: Path) -> None:
     """
     Raises:

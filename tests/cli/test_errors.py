@@ -64,6 +64,24 @@ def weights_of(model):
     return weights
 
 
+# a folder to write into
+
+
+@pytest.mark.parametrize("command", [
+    ("demo",), ("train", "demo"), ("data", "build", "r.yaml"), ("eval", "tasks", "--data", "xcopa_tr=a.jsonl"),
+    ("eval", "report", "mini", "--data", "a.jsonl"),
+])  # fmt: skip
+def test_a_file_where_a_folder_is_to_be_is_told_before_any_work(error_of, tmp_path, command):
+    (tmp_path / "r.yaml").write_text("sources: [{path: a.jsonl}]\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "Bir varmış bir yokmuş."}\n', encoding="utf-8")
+    (tmp_path / "notlar").write_text("benim", encoding="utf-8")
+    assert error_of(*command, "--out", "notlar") == "notlar is a file; choose another folder"
+    assert error_of(*command, "--out", "notlar/bu") == (
+        "notlar is a file, and notlar/bu cannot lie in it; choose another folder"
+    )
+    assert (tmp_path / "notlar").read_text(encoding="utf-8") == "benim"
+
+
 # data build
 
 

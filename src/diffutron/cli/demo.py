@@ -47,10 +47,12 @@ def run_demo(out: Path, overrides: list[str]) -> dict[str, Any]:
     from diffutron.corpus import CorpusSettings, SourceSettings, build_corpus, read_texts
     from diffutron.errors import DiffutronError
     from diffutron.recipe import load_recipe
+    from diffutron.storage import check_folder
     from diffutron.training.recipe import TrainRecipe
     from diffutron.training.run import execute, prepare_run
     from diffutron.training.state import Resume
 
+    check_folder(out)
     begun = time.monotonic()
     with _stage("1/5 curate: Atatürk's shorter speeches, public domain"):
         source = SourceSettings(path=str(sample_corpus()), name="speeches", domain="speeches")

@@ -37,7 +37,7 @@ from diffutron.cli.report import (
     with_interval,
 )
 from diffutron.cli.report_sections import read_result, section
-from diffutron.storage import as_finite, write_bytes
+from diffutron.storage import as_finite, check_folder, write_bytes
 
 HEIGHT = 3.6
 """of a picture, in inches"""
@@ -101,6 +101,7 @@ def report(
     from diffutron.cli.run_report import read_metrics
     from diffutron.errors import InputError
 
+    check_folder(out)
     if run is not None and not (run / "metrics.jsonl").is_file():
         raise InputError(f"--run {run} has no metrics.jsonl; give the folder of a training run")
     from diffutron.model.checkpoint import weights_digest

@@ -20,7 +20,7 @@ from diffutron.cli.console import (
     note,
     print_json,
 )
-from diffutron.storage import write_bytes
+from diffutron.storage import check_folder, write_bytes
 
 if TYPE_CHECKING:
     from diffutron.evaluation.tasks import TaskScore
@@ -58,6 +58,7 @@ def tasks(
         raise InputError("eval tasks needs lm-eval; pip install 'diffutron[eval]'")
     if estimator not in ESTIMATORS:
         raise InputError(f"--estimator is {', '.join(ESTIMATORS[:-1])} or {ESTIMATORS[-1]}, not {estimator!r}")
+    check_folder(out)
     files = read_pairs(data or [])
 
     from diffutron.evaluation.harness import HarnessModel, RequestCache

@@ -34,7 +34,7 @@ from diffutron.corpus.steps import (
 )  # fmt: skip
 from diffutron.corpus.tally import Tally
 from diffutron.errors import DataError
-from diffutron.storage import appearing, file_digest, recover, refused, strangers, write_json
+from diffutron.storage import appearing, check_folder, file_digest, recover, refused, strangers, write_json
 
 LIBRARIES = (
     "datatrove", "ftfy", "eldc", "py3langid", "xxhash", "numpy", "pyarrow", "tokenizers", "mwparserfromhell",
@@ -87,7 +87,8 @@ def build_corpus(
 
     Raises:
         DataError: a source is missing or changed meanwhile, nothing is left, another build is at work on ``out``, or
-            ``out`` exists and is not a corpus, or not only one. StorageError: the disk refuses.
+            ``out`` exists and is not a corpus, or not only one. InputError: a file lies there. StorageError: the disk
+            refuses.
     """
     out = Path(out)
     recover(out)
@@ -120,6 +121,7 @@ def _refuse_strangers(out: Path) -> None:
     """Only an older corpus may make room for a newer one."""
     if Path.cwd().is_relative_to(out.resolve()):
         raise DataError(f"{out} is the folder that you are in, or holds it; name one that is to be made")
+    check_folder(out)
     if not out.exists():
         return
     try:

@@ -23,7 +23,7 @@ from diffutron.errors import CheckpointError, RecipeError, TrainingError
 from diffutron.model import Loaded, add_lora, go_on_from, load_model, save_adapter, save_model
 from diffutron.model.checkpoint import weights_digest
 from diffutron.model.names import weights_in
-from diffutron.storage import as_finite, refused, remove, strangers, write_bytes, write_json
+from diffutron.storage import as_finite, check_folder, refused, remove, strangers, write_bytes, write_json
 from diffutron.tokens.codec import TextCodec
 from diffutron.tokens.rows import Rows
 from diffutron.tokens.shards import open_shards
@@ -114,7 +114,7 @@ def prepare_run(
 
     Raises:
         CheckpointError: another run lies there, or what is no run; nothing of it is touched. DataError: no corpus.
-        ModelError: no usable model. InputError: rows longer than the model's context.
+        ModelError: no usable model. InputError: rows longer than the model's context, or a file in the run's place.
     """
     _by_the_first(workers, lambda: _refuse_other(recipe, folder, resume))
     corpus = _corpus(recipe, folder, on_corpus, workers)
@@ -272,7 +272,9 @@ def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
 
     Raises:
         CheckpointError: something lies there that no run made, or another run that is to be gone on with.
+        InputError: a file lies there.
     """
+    check_folder(folder)
     is_other = folder.is_dir() and not (folder / "run.json").is_file()
     if is_other and (others := strangers(folder, _BEFORE_THE_FIRST_STEP)):
         raise CheckpointError(f"{folder} holds {others[0].name!r} and no run; choose another run folder with --out")
