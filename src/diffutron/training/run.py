@@ -275,8 +275,7 @@ def _refuse_other(recipe: TrainRecipe, folder: Path, resume: Resume) -> None:
         InputError: a file lies there.
     """
     check_folder(folder)
-    is_other = folder.is_dir() and not (folder / "run.json").is_file()
-    if is_other and (others := strangers(folder, _BEFORE_THE_FIRST_STEP)):
+    if not (folder / "run.json").is_file() and (others := strangers(folder, _BEFORE_THE_FIRST_STEP)):
         raise CheckpointError(f"{folder} holds {others[0].name!r} and no run; choose another run folder with --out")
     store = CheckpointStore(folder / "checkpoints", identity={"recipe": _identity_of(recipe)}, keep=1)
     if resume is not Resume.AUTO or (before := store.last_run()) is None:
