@@ -16,7 +16,7 @@ from diffutron.corpus import CorpusSettings, build_corpus, changed_input, open_c
 from diffutron.corpus.build import _only_build, versions
 from diffutron.corpus.plan import identity, plan_build
 from diffutron.corpus.read import digest_of
-from diffutron.errors import DataError, StorageError
+from diffutron.errors import DataError, InputError, StorageError
 from diffutron.testing import tiny_tokenizer
 
 TEXTS = [f"Bu {number} numaralı metindir ve yeterince uzundur." for number in range(300)]
@@ -489,18 +489,21 @@ def test_sources_that_leave_nothing_are_an_error(tmp_path, out, content):
     assert not any(out.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_exists_and_is_no_corpus_is_never_replaced(source, out, kind):
-    out.parent.mkdir()
-    if kind == "folder":
-        out.mkdir()
-        (out / "tez.docx").write_text("the only copy")
-    else:
-        out.write_text("the only copy")
-    before = tree(out.parent)
+def test_a_folder_that_is_no_corpus_is_never_replaced(source, out):
+    out.mkdir(parents=True)
+    (out / "tez.docx").write_text("the only copy")
+    before = tree(out)
     with pytest.raises(DataError, match="exists and is not a corpus; choose another folder"):
         build_corpus(recipe(source), out)
-    assert tree(out.parent) == before
+    assert tree(out) == before
+
+
+def test_a_file_in_the_corpus_place_is_never_replaced(source, out):
+    out.parent.mkdir()
+    out.write_text("the only copy")
+    with pytest.raises(InputError, match="corpus is a file; choose another folder"):
+        build_corpus(recipe(source), out)
+    assert out.read_text() == "the only copy"
 
 
 def test_what_lies_beside_a_corpus_is_never_lost(source, out, finished):
