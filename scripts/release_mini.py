@@ -4,8 +4,8 @@
     make results
 
 A run is copied as it was saved; nothing is converted. The cards name every source with its licence, from the corpus
-reports of the runs, and what the weights before had seen where a run went on from them (``lora.start``); `make results`
-then measures the models and fills the cards' tables.
+reports of the runs, and what the weights before had seen where a run went on from those that ship; `make results` then
+measures the models and fills the cards' tables.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ PACKAGE = Path(__file__).parents[1] / "models" / "mini" / "src" / "diffutron_min
 ORIGINS = {
     "multilingual": "GNOME and MATE help, the Debian Administrator's Handbook, Apache httpd documentation, NTREX-128, "
     "Wikipedia passages of EXAMS-QA, XQuAD, the XNLI extension (largely machine-translated), an English Nutuk of 1929",
-    "turkish-wikipedia": "Wikipedia passages of EXAMS-QA, Turkish Wiki NER, THQuAD, UD Turkish Kenet and BOUN",
+    "turkish-wikipedia": "Wikipedia passages of EXAMS-QA, Turkish Wiki NER and THQuAD; for the base also the "
+    "sentences of UD Turkish Kenet and BOUN",
     "turkish-documentation": "Microsoft Dynamics 365 and Power BI documentation, LibreOffice help, Dive into Deep "
     "Learning (d2l-tr), manpages-tr, React, Apache httpd and Python documentation, Wesnoth, LinCity-NG, the Debian "
     "handbook; translated by people",
+    "turkish-sentences": "single sentences of UD Turkish Kenet and BOUN",
     "synthetic-essays": "ahmetax/Turkish-Text-Classification: essays written by Claude, Grok and Gemma, factually "
     "unreliable",
     "passages": "THQuAD: questions over passages, answered by a span of the passage",
@@ -63,59 +66,81 @@ def main() -> None:
         release(options.instruct, options.instruct / "adapter", "mini-instruct", on="mini")
 
 
-def release(run: Path, result: Path, name: str, *, on: str | None = None) -> None:
+@dataclass(frozen=True)
+class Run:
+    """A finished run, and what its card needs to know of it."""
+
+    folder: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return settings
+
+    @property
+    def corpus(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self.folder / "corpus" / "report.json").read_text())
+        return report
+
+    @property
+    def last_step(self) -> dict[str, Any]:
+        records = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [record for record in records if "loss" in record][-1]
+
+    def went_on_from(self, name: str) -> bool:
+        """Whether it began with what shipped as ``name``, rather than with what that was made of."""
+        lora = self.settings["lora"]
+        return bool(lora["start"]) if lora else bool(self.settings["model"] == name)
+
+
+def release(folder: Path, result: Path, name: str, *, on: str | None = None) -> None:
     """Copy a run's result.
 
     Args:
         on: the embedded model that an adapter was trained on, wherever that lay at the time.
     """
-    report = json.loads((run / "corpus" / "report.json").read_text())
-    if unknown := sorted(set(report["by_source"]) - set(ORIGINS)):
-        raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {run} comes from")
+    run = Run(folder)
+    if unknown := sorted(set(run.corpus["by_source"]) - set(ORIGINS)):
+        raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {folder} comes from")
     target = PACKAGE / name
-    before = seen(target / "README.md") if start_of(run) == name else 0
+    before = seen(target / "README.md") if run.went_on_from(name) else 0
     with appearing(target) as draft:
         shutil.copytree(result, draft, dirs_exist_ok=True)
-        dress(draft, run, report, name, on, before)
+        dress(draft, run, name, on, before)
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
-
-
-def start_of(run: Path) -> str | None:
-    """The adapter that the run went on from."""
-    lora = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["lora"]
-    return lora["start"] if lora else None
 
 
 def seen(card: Path) -> int:
     """How many tokens the weights of a card have seen, those before it included."""
-    text = card.read_text(encoding="utf-8")
-    return sum(int(number.replace(",", "")) for number in re.findall(r"(?:Trained on|had seen) ([\d,]+)\b", text))
+    counts = re.findall(r"(?:Trained on|had seen|The first) ([\d,]+)\b", card.read_text(encoding="utf-8"))
+    return sum(int(count.replace(",", "")) for count in counts)
 
 
-def dress(target: Path, run: Path, report: dict[str, Any], name: str, on: str | None, before: int) -> None:
+def dress(target: Path, run: Run, name: str, on: str | None, before: int) -> None:
     """Put the recipe, the manifest and the card beside the weights."""
     (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
-    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    recipe = (run.folder / "recipe.yaml").read_text(encoding="utf-8")
     if on is not None:
         config = json.loads((target / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = on
         (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
         recipe = re.sub(r"^model: .*$", f"model: {on}", recipe, flags=re.MULTILINE)
+        recipe = re.sub(r"^  start: (?!null$).*$", f"  start: {name}", recipe, flags=re.MULTILINE)
     (target / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    manifest = json.loads((run / "run.json").read_text())
+    manifest = json.loads((run.folder / "run.json").read_text())
     manifest.pop("command")
+    report = run.corpus
     report.pop("recipe")
     (target / "training.json").write_text(
         json.dumps({**manifest, "corpus": report}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
-    (target / "README.md").write_text(card(name, run, manifest, report, before), encoding="utf-8")
+    (target / "README.md").write_text(card(name, run, manifest, before), encoding="utf-8")
 
 
-def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any], before: int) -> str:
-    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [record for record in steps if "loss" in record]
+def card(name: str, run: Run, manifest: dict[str, Any], before: int) -> str:
+    last, lora = run.last_step, run.settings["lora"]
     sources: Counter[tuple[str, str, str]] = Counter()
-    records = [json.loads(line) for line in _lines(run / "corpus" / "train.jsonl.gz")]
+    records = [json.loads(line) for line in _lines(run.folder / "corpus" / "train.jsonl.gz")]
     for record in records:
         sources[record["source"], record["domain"], record["license"]] += len(record["text"])
     rows = "\n".join(
@@ -126,15 +151,19 @@ def card(name: str, run: Path, manifest: dict[str, Any], report: dict[str, Any],
     origins = "\n".join(f"* *{label}*: {ORIGINS[label]}" for label in labels)
     precision = manifest["machine"].get("precision", "float32")
     languages = "multilingual" if name == "mini-base" else "tr"
+    rank = lora["r"] if lora else None
     purpose = {
         "mini-base": "A multilingual masked language model of 34M parameters: the encoder of multilingual-e5-small, "
         "its vocabulary trimmed to 32,000 pieces, with a head for masked language modelling recovered by training "
-        "every parameter on 27 languages and a modest share of Turkish. The first 3,010,662 tokens came in rows of at "
-        "most 192 (`recipes/mini-base.yaml`); what stands below is of the second part, in rows of 512.",
-        "mini": "A Turkish masked diffusion language model: `mini-base` adapted with LoRA (r = 64 on every attention "
-        'and MLP linear). This folder holds the adapter, in PEFT\'s format; `diffutron.load("mini")` merges it.',
-        "mini-instruct": "`mini` taught to answer: a LoRA adapter (r = 64) trained on the answers of conversations in "
-        'the chat template of `chat_template.jinja`. `diffutron.load("mini-instruct")` merges it with `mini`\'s.',
+        "every parameter on 27 languages, Turkish among them. The first part had rows of at most 192 tokens "
+        "(`recipes/mini-base.yaml`), the second rows of 512 (`recipes/mini-base-long.yaml`); what stands below is of "
+        "the third, with more Turkish (`recipes/mini-base-turkish.yaml`).",
+        "mini": f"A Turkish masked diffusion language model: `mini-base` adapted with LoRA (r = {rank} on every "
+        "attention and MLP linear). This folder holds the adapter, in PEFT's format; "
+        '`diffutron.load("mini")` merges it.',
+        "mini-instruct": f"`mini` taught to answer: a LoRA adapter (r = {rank}) trained on the answers of "
+        "conversations in the chat template of `chat_template.jinja`. "
+        '`diffutron.load("mini-instruct")` merges it with `mini`\'s.',
     }[name]
     limits = (
         "It answers in a word or two, and seldom right: what it names mostly stands in the passage, and is not what "
@@ -159,7 +188,7 @@ pipeline_tag: fill-mask
 
 {purpose}
 
-Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {precision} products and
+Trained on {last["tokens"]:,} tokens ({last["step"]} steps) with {precision} products and
 float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,}
 parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.{went_on}
 
