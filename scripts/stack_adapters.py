@@ -3,7 +3,7 @@
     python scripts/stack_adapters.py LOWER UPPER --out DIR
 
 W + B1 A1 + B2 A2 is W + [B1 B2] [A1; A2]. The result adapts LOWER's base, so that UPPER does not depend on what
-becomes of LOWER: for an answering model to stay as it was measured while the `mini` below it is trained further.
+becomes of LOWER: `mini-instruct` ships so, since the `mini` that it was trained on has been trained further.
 """
 
 from __future__ import annotations
