@@ -15,7 +15,6 @@ import json
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,81 +65,61 @@ def main() -> None:
         release(options.instruct, options.instruct / "adapter", "mini-instruct", on="mini")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, and what its card needs to know of it."""
-
-    folder: Path
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
-        return settings
-
-    @property
-    def corpus(self) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads((self.folder / "corpus" / "report.json").read_text())
-        return report
-
-    @property
-    def last_step(self) -> dict[str, Any]:
-        records = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [record for record in records if "loss" in record][-1]
-
-    def went_on_from(self, name: str) -> bool:
-        """Whether it began with what shipped as ``name``, rather than with what that was made of."""
-        lora = self.settings["lora"]
-        return bool(lora["start"]) if lora else bool(self.settings["model"] == name)
-
-
-def release(folder: Path, result: Path, name: str, *, on: str | None = None) -> None:
+def release(run: Path, result: Path, name: str, *, on: str | None = None) -> None:
     """Copy a run's result.
 
     Args:
         on: the embedded model that an adapter was trained on, wherever that lay at the time.
     """
-    run = Run(folder)
-    if unknown := sorted(set(run.corpus["by_source"]) - set(ORIGINS)):
-        raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {folder} comes from")
+    report = json.loads((run / "corpus" / "report.json").read_text())
+    if unknown := sorted(set(report["by_source"]) - set(ORIGINS)):
+        raise SystemExit(f"ORIGINS does not say where {', '.join(unknown)} of {run} comes from")
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    settings = yaml.safe_load(recipe)
+    lora = settings["lora"]
     target = PACKAGE / name
-    before = seen(target / "README.md") if run.went_on_from(name) else 0
+    before = seen(target / "README.md") if (lora["start"] if lora else settings["model"]) == name else 0
     with appearing(target) as draft:
         shutil.copytree(result, draft, dirs_exist_ok=True)
-        dress(draft, run, name, on, before)
+        manifest = dress(draft, run, recipe, report, on)
+        text = card(name, run, manifest, lora["r"] if lora else None, before)
+        (draft / "README.md").write_text(text, encoding="utf-8")
     print(f"{target}: {sum(file.stat().st_size for file in target.iterdir()):,} bytes")
 
 
 def seen(card: Path) -> int:
     """How many tokens the weights of a card have seen, those before it included."""
-    counts = re.findall(r"(?:Trained on|had seen|The first) ([\d,]+)\b", card.read_text(encoding="utf-8"))
-    return sum(int(count.replace(",", "")) for count in counts)
+    text = card.read_text(encoding="utf-8")
+    return sum(int(number.replace(",", "")) for number in re.findall(r"(?:Trained on|had seen) ([\d,]+)\b", text))
 
 
-def dress(target: Path, run: Run, name: str, on: str | None, before: int) -> None:
-    """Put the recipe, the manifest and the card beside the weights."""
-    (target / "README.md").unlink(missing_ok=True)  # PEFT's empty card
-    recipe = (run.folder / "recipe.yaml").read_text(encoding="utf-8")
+def dress(target: Path, run: Path, recipe: str, report: dict[str, Any], on: str | None) -> dict[str, Any]:
+    """Put the recipe and the manifest beside the weights, in place of PEFT's empty card.
+
+    Returns:
+        The manifest.
+    """
+    (target / "README.md").unlink(missing_ok=True)
     if on is not None:
         config = json.loads((target / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = on
         (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
         recipe = re.sub(r"^model: .*$", f"model: {on}", recipe, flags=re.MULTILINE)
-        recipe = re.sub(r"^  start: (?!null$).*$", f"  start: {name}", recipe, flags=re.MULTILINE)
     (target / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    manifest = json.loads((run.folder / "run.json").read_text())
+    manifest: dict[str, Any] = json.loads((run / "run.json").read_text())
     manifest.pop("command")
-    report = run.corpus
     report.pop("recipe")
     (target / "training.json").write_text(
         json.dumps({**manifest, "corpus": report}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
-    (target / "README.md").write_text(card(name, run, manifest, before), encoding="utf-8")
+    return manifest
 
 
-def card(name: str, run: Run, manifest: dict[str, Any], before: int) -> str:
-    last, lora = run.last_step, run.settings["lora"]
+def card(name: str, run: Path, manifest: dict[str, Any], rank: int | None, before: int) -> str:
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in steps if "loss" in record]
     sources: Counter[tuple[str, str, str]] = Counter()
-    records = [json.loads(line) for line in _lines(run.folder / "corpus" / "train.jsonl.gz")]
+    records = [json.loads(line) for line in _lines(run / "corpus" / "train.jsonl.gz")]
     for record in records:
         sources[record["source"], record["domain"], record["license"]] += len(record["text"])
     rows = "\n".join(
@@ -151,7 +130,6 @@ def card(name: str, run: Run, manifest: dict[str, Any], before: int) -> str:
     origins = "\n".join(f"* *{label}*: {ORIGINS[label]}" for label in labels)
     precision = manifest["machine"].get("precision", "float32")
     languages = "multilingual" if name == "mini-base" else "tr"
-    rank = lora["r"] if lora else None
     purpose = {
         "mini-base": "A multilingual masked language model of 34M parameters: the encoder of multilingual-e5-small, "
         "its vocabulary trimmed to 32,000 pieces, with a head for masked language modelling recovered by training "
@@ -188,7 +166,7 @@ pipeline_tag: fill-mask
 
 {purpose}
 
-Trained on {last["tokens"]:,} tokens ({last["step"]} steps) with {precision} products and
+Trained on {steps[-1]["tokens"]:,} tokens ({steps[-1]["step"]} steps) with {precision} products and
 float32 weights on a CPU, saved in float16; {manifest["trainable_parameters"]:,} of {manifest["parameters"]:,}
 parameters trained. The recipe is `recipe.yaml`, the manifest `training.json`.{went_on}
 

@@ -17,7 +17,6 @@ from pathlib import Path
 START = {
     "mini-base": "model=mini-base",
     "mini-base-long": "model=mini-base",
-    "mini-base-turkish": "model=mini-base",
     "mini": "lora.start=mini",
 }
 

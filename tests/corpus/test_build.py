@@ -489,21 +489,24 @@ def test_sources_that_leave_nothing_are_an_error(tmp_path, out, content):
     assert not any(out.parent.glob(".*"))
 
 
-def test_a_folder_that_is_no_corpus_is_never_replaced(source, out):
-    out.mkdir(parents=True)
-    (out / "tez.docx").write_text("the only copy")
-    before = tree(out)
-    with pytest.raises(DataError, match="exists and is not a corpus; choose another folder"):
-        build_corpus(recipe(source), out)
-    assert tree(out) == before
-
-
-def test_a_file_in_the_corpus_place_is_never_replaced(source, out):
+@pytest.mark.parametrize(
+    ("kind", "error", "told"),
+    [
+        ("folder", DataError, "exists and is not a corpus; choose another folder"),
+        ("file", InputError, "corpus is a file; choose another folder"),
+    ],
+)
+def test_what_exists_and_is_no_corpus_is_never_replaced(source, out, kind, error, told):
     out.parent.mkdir()
-    out.write_text("the only copy")
-    with pytest.raises(InputError, match="corpus is a file; choose another folder"):
+    if kind == "folder":
+        out.mkdir()
+        (out / "tez.docx").write_text("the only copy")
+    else:
+        out.write_text("the only copy")
+    before = tree(out.parent)
+    with pytest.raises(error, match=told):
         build_corpus(recipe(source), out)
-    assert out.read_text() == "the only copy"
+    assert tree(out.parent) == before
 
 
 def test_what_lies_beside_a_corpus_is_never_lost(source, out, finished):
