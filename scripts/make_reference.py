@@ -37,9 +37,9 @@ hold a corpus recipe under `data.build`. Every command takes the name of a recip
 |---|---|
 {recipes}
 
-The texts of `mini-base`, `mini-base-long`, `mini-base-turkish`, `mini` and `mini-instruct` are not in this repository;
-these recipes need their `path`s changed to run elsewhere. What made the weights that ship is `recipe.yaml` in
-the model's folder.
+The texts of `mini-base`, `mini-base-long`, `mini-base-turkish`, `mini`, `mini-long` and `mini-instruct` are
+not in this repository; these recipes need their `path`s changed to run elsewhere. What made the weights that ship is
+`recipe.yaml` in the model's folder.
 
 ## What may change between two slices of a run
 
