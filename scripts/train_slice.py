@@ -4,7 +4,7 @@
 
 The run lies in runs/<recipe>, which git ignores. Where it is gone, a new run of the recipe starts from the weights of
 that name in the repository instead of the recipe's own start, so that nothing learned is lost: a model from itself, an
-adapter from itself on the model that the recipe names.
+adapter from itself on the model that the recipe names. A recipe of a later part, as mini-long, names them itself.
 """
 
 from __future__ import annotations
